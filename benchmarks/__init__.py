@@ -1,0 +1,1 @@
+"""Suites -> runs -> records -> report: the top floor."""

@@ -1,0 +1,1 @@
+"""Batch -> losses and logits -> maps: methods that find relic landslides, and the parts they share."""

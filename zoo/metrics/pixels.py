@@ -1,0 +1,160 @@
+"""Pixel metrics of the landslide class from score histograms.
+
+The sufficient statistic of a unit (tile, block or scene) is a *score histogram*: int64 counts (2, 256), row 0 the background
+pixels and row 1 the landslide pixels, column k those with a predicted probability in [k / 256, (k + 1) / 256), the last closed.
+Histograms add up, over batches, ranks, tiles and scenes; any threshold k / 256 gives its exact confusion matrix, and average
+precision, Brier score and calibration follow without the predictions. All scores are pooled: one matrix over all pixels, the
+definition that the papers' own numbers satisfy (IoU = F1 / (2 - F1)).
+"""
+
+import math
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from datamodules.batch import IGNORE, LANDSLIDE
+
+NUM_BINS: Final = 256
+
+
+def score_histogram(probabilities: Tensor, mask: Tensor) -> Tensor:
+    """Count pixels by label and probability, one histogram a sample.
+
+    Args:
+        probabilities: float (B, H, W) in [0, 1].
+        mask: integer (B, H, W): 0, 1 or 255 (ignored).
+
+    Returns:
+        int64 (B, 2, 256).
+
+    Raises:
+        ValueError: A probability of a counted pixel is not in [0, 1], NaN included.
+    """
+    valid = mask != IGNORE
+    counted = probabilities[valid]
+    if not bool(((counted >= 0) & (counted <= 1)).all()):
+        raise ValueError("probabilities must lie in [0, 1]; the network gave NaN or was not passed through a sigmoid")
+    size = probabilities.shape[0]
+    # float64, since bf16 and float16 cannot tell 256 bins apart near 1.
+    bins = (probabilities.double() * NUM_BINS).nan_to_num(0).long().clamp(0, NUM_BINS - 1)
+    sample = torch.arange(size, device=mask.device).view(-1, 1, 1)
+    index = (sample * 2 + (mask == LANDSLIDE).long()) * NUM_BINS + bins
+    return torch.bincount(index[valid], minlength=size * 2 * NUM_BINS).view(size, 2, NUM_BINS)
+
+
+def confusion(histogram: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """True positives, false positives, false negatives, true negatives at `probability >= threshold`.
+
+    Args:
+        histogram: int64 (..., 2, 256).
+        threshold: In [0, 1]; rounded up to a bin edge k / 256, so that the counts are exact.
+
+    Returns:
+        Four int64 tensors (...).
+    """
+    edge = math.ceil(threshold * NUM_BINS - 1e-9)
+    above = histogram[..., edge:].sum(-1)
+    below = histogram[..., :edge].sum(-1)
+    return above[..., 1], above[..., 0], below[..., 1], below[..., 0]
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    """A score whose denominator is empty does not exist; NaN says so where 0 or 1 would be an opinion."""
+    return numerator / denominator if denominator else math.nan
+
+
+def average_precision(histogram: Tensor) -> float:
+    """Area under the precision-recall curve by the step rule of scikit-learn, ties within a bin taken together.
+
+    Args:
+        histogram: int64 (2, 256).
+
+    Returns:
+        In [0, 1]; NaN without landslide pixels.
+    """
+    counts = histogram.double().flip(-1).cumsum(-1)
+    positives = counts[1, -1]
+    if positives == 0:
+        return math.nan
+    precision = counts[1] / counts.sum(0).clamp(min=1)
+    recall_step = torch.diff(counts[1], prepend=counts.new_zeros(1)) / positives
+    return float((precision * recall_step).sum())
+
+
+def best_threshold(histogram: Tensor) -> float:
+    """The threshold k / 256, k in 1..255, with the highest F1 (and hence IoU); to be chosen on validation, never on test.
+
+    Args:
+        histogram: int64 (2, 256). Without landslide pixels there is nothing to choose: 0.5.
+    """
+    if int(histogram[1].sum()) == 0:
+        return 0.5
+    above = histogram.double().flip(-1).cumsum(-1).flip(-1)
+    f1 = 2 * above[1] / (above[1] + above[0] + histogram[1].sum())
+    # The middle of all best thresholds: ties are common where bins are empty, and the middle is the safest of them.
+    candidates = (f1[1:] >= f1[1:].max() - 1e-12).nonzero().flatten() + 1
+    return float(candidates[len(candidates) // 2]) / NUM_BINS
+
+
+def pixel_scores(histogram: Tensor, threshold: float) -> dict[str, float]:
+    """All pixel scores of one pooled histogram.
+
+    Args:
+        histogram: int64 (2, 256).
+        threshold: Decision threshold on the probability.
+
+    Returns:
+        `iou_landslide, iou_background, miou, f1, precision, recall, pixel_accuracy, mcc, ap, brier, prevalence, threshold,
+        pixels`. A score without a denominator (precision of an empty prediction) is NaN.
+    """
+    tp, fp, fn, tn = (int(count) for count in confusion(histogram, threshold))
+    total = tp + fp + fn + tn
+    iou_landslide, iou_background = _ratio(tp, tp + fp + fn), _ratio(tn, tn + fp + fn)
+    centre = (torch.arange(NUM_BINS, dtype=torch.float64) + 0.5) / NUM_BINS
+    counts = histogram.double().cpu()
+    squared_error = float((counts[0] * centre**2 + counts[1] * (1 - centre) ** 2).sum())
+    return {
+        "iou_landslide": iou_landslide,
+        "iou_background": iou_background,
+        "miou": (iou_landslide + iou_background) / 2,
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "precision": _ratio(tp, tp + fp),
+        "recall": _ratio(tp, tp + fn),
+        "pixel_accuracy": _ratio(tp + tn, total),
+        "mcc": _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
+        "ap": average_precision(histogram),
+        "brier": _ratio(squared_error, total),
+        "prevalence": _ratio(tp + fn, total),
+        "threshold": threshold,
+        "pixels": float(total),
+    }
+
+
+class ScoreHistogram(Metric):
+    """Pooled score histogram over batches and ranks.
+
+    The state is one integer tensor that is summed over ranks, so the result does not depend on how samples were dealt out.
+
+    Example:
+        >>> metric = ScoreHistogram()
+        >>> metric.update(torch.tensor([[[0.9, 0.2]]]), torch.tensor([[[1, 0]]]))
+        >>> pixel_scores(metric.compute(), 0.5)["iou_landslide"]
+        1.0
+    """
+
+    full_state_update = False
+    histogram: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics' own signature
+        super().__init__(**kwargs)
+        self.add_state("histogram", torch.zeros(2, NUM_BINS, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, mask: Tensor) -> None:
+        """Add a batch; see `score_histogram`."""
+        self.histogram += score_histogram(probabilities, mask).sum(0)
+
+    def compute(self) -> Tensor:
+        """The pooled histogram, int64 (2, 256)."""
+        return self.histogram

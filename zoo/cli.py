@@ -90,7 +90,7 @@ def evaluate(split: str, arguments: Sequence[str]) -> int:
     stored = checkpoint.get("landslide_zoo", {}).get("data", {})
     parser.set_defaults({f"data.{name}": value for name, value in stored.items() if name in known})
     options = parser.parse_args(list(arguments))
-    data = parser.instantiate_classes(options).data
+    data = parser.instantiate(options).data
     module = load_checkpoint(options.ckpt)
     trainer = L.Trainer(
         accelerator=options.accelerator, devices=options.devices, logger=False, enable_checkpointing=False, enable_model_summary=False, **TRAINER_DEFAULTS

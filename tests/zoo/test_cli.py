@@ -31,7 +31,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "zoo" / "configs").glob("*.yaml"))
 @pytest.fixture(scope="module")
 def trained(data_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
-    assert main(["fit", "--config", str(CONFIGS[0].parent / "deeplab.yaml"), "--data.root", str(data_folder), f"--trainer.default_root_dir={folder}", f"--trainer.logger.class_path=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.init_args.save_dir={folder}", *TINY]) == 0  # fmt: skip
+    assert main(["fit", "--config", str(CONFIGS[0].parent / "deeplab.yaml"), "--data.root", str(data_folder), f"--trainer.logger.init_args.save_dir={folder}", *TINY]) == 0  # fmt: skip
     (checkpoint,) = folder.rglob("best.ckpt")
     return checkpoint
 

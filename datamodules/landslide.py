@@ -1,0 +1,228 @@
+"""LandslideDataModule: scenes, windows, sampling, augmentation and statistics, composed for Lightning."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lightning as L  # noqa: N812 - the name everybody uses
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.alignment import DemResampling
+from datamodules.augmentation import Augmentation
+from datamodules.errors import UserError
+from datamodules.reading import SceneReader
+from datamodules.sampling import ShardSampler, TrainingSampler
+from datamodules.scene import Scene, fingerprint, of_split, read_scenes
+from datamodules.statistics import DataStatistics, data_statistics
+from datamodules.windows import WindowDataset, WindowIndex, index_windows, stack
+
+_MIN_LANDSLIDE: Final = 0.005
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What one split holds, for records and tables.
+
+    Args:
+        scenes: Number of scenes.
+        windows: Number of windows.
+        km2: Area with a label and image data.
+        prevalence: Share of landslide in it; NaN where nothing is labelled.
+    """
+
+    scenes: int
+    windows: int
+    km2: float
+    prevalence: float
+
+
+class LandslideDataModule(L.LightningDataModule):
+    """Windows of landslide scenes for training, validation, testing and prediction.
+
+    Args:
+        root: Folder with scenes.csv or {train,val,test}/{images,dem,masks}, or the path of a scenes.csv.
+        tile_size: Pixels of a window along each axis.
+        train_stride: Pixels between the places around which training windows are drawn; null = half a window.
+        batch_size: Windows a step on each device.
+        num_workers: Processes that read data; never changes what is read.
+        cache_mb: Scenes are kept in memory, aligned, until they take this many MiB; the others are read window by window.
+        samples_per_epoch: Training windows an epoch over all devices; null = as many as there are. Rounded up to whole batches.
+        landslide_share: Share of training windows that hold landslides, in [0, 1]; null = as they come.
+        image_channels: Bands that every image must have.
+        halo: Pixels of elevation beyond the window, so that terrain layers have no rim.
+        dem_resampling: How an elevation model on another grid is brought onto the image's.
+        geometry: Augment training windows by flips, quarter turns, scaling and shifting.
+        scale: Largest relative change of scale.
+        shift: Largest shift as a share of the window.
+        colour: Augment brightness and contrast of the image.
+        colour_strength: Largest relative change of both.
+        seed: Of sampling and augmentation; null = the global torch seed, so that `seed_everything` governs.
+    """
+
+    statistics: DataStatistics
+    fingerprint: str
+    scenes: list[Scene]
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        tile_size: int = 128,
+        train_stride: int | None = None,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        cache_mb: int = 512,
+        samples_per_epoch: int | None = None,
+        landslide_share: float | None = None,
+        image_channels: int = 3,
+        halo: int = 1,
+        dem_resampling: DemResampling = "cubic",
+        geometry: bool = True,
+        scale: float = 0.1,
+        shift: float = 0.05,
+        colour: bool = True,
+        colour_strength: float = 0.2,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.root, self.tile_size, self.train_stride = root, tile_size, train_stride or max(tile_size // 2, 1)
+        self.batch_size, self.num_workers, self.cache_mb = batch_size, num_workers, cache_mb
+        self.samples_per_epoch, self.landslide_share = samples_per_epoch, landslide_share
+        self.image_channels, self.halo, self.dem_resampling = image_channels, halo, dem_resampling
+        self.geometry, self.scale, self.shift = geometry, scale, shift
+        self.colour, self.colour_strength, self.seed = colour, colour_strength, seed
+        self._readers: dict[str, list[SceneReader]] = {}
+        self._windows: dict[str, WindowIndex] = {}
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - statistics and fingerprint are those of all splits at every stage
+        """Read the data set, check it, list its windows and measure the training scenes; once."""
+        if self._windows:
+            return
+        self.scenes = read_scenes(self.root)
+        for split in ("train", "val", "test"):
+            if not of_split(self.scenes, split):
+                raise UserError(
+                    "has no scene in this split", "assign scenes to train, val and test", file=Path(self.root), field="split", value=split
+                )
+        budget = self.cache_mb * 2**20
+        for scene in self.scenes:
+            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling)
+            budget -= reader.keep(budget)
+            self._readers.setdefault(scene.split, []).append(reader)
+        self.statistics = data_statistics(self._readers["train"], self.image_channels, self.tile_size)
+        self.fingerprint = fingerprint(self.scenes)
+        self._seed = torch.initial_seed() if self.seed is None else self.seed
+        for split, readers in self._readers.items():
+            training = split == "train"
+            stride = self.train_stride if training else self.tile_size
+            self._windows[split] = index_windows(readers, self.tile_size, stride, once=not training)
+        train = self._windows["train"]
+        self._windows["train"] = train.take(train.valid > 0)
+        if not len(self._windows["train"]):
+            raise UserError(
+                "no training window has a labelled pixel",
+                "check the labels and nodata values",
+                file=Path(self.root),
+                field="split",
+                value="train",
+            )
+
+    @property
+    def has_dem(self) -> bool:
+        """Whether every scene has an elevation model; after `setup`."""
+        return all(scene.dem is not None for scene in self.scenes)
+
+    @property
+    def smallest_pixel_m(self) -> float:
+        """Smallest side of a pixel of any scene, metres; after `setup`."""
+        return min(min(reader.grid.pixel_size) for readers in self._readers.values() for reader in readers)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides which windows there are and how they are read, in plain values for a checkpoint."""
+        unrelated = ("self", "root", "num_workers", "cache_mb")
+        names = (name for name in inspect.signature(type(self).__init__).parameters if name not in unrelated)
+        return {name: getattr(self, name) for name in names}
+
+    def summary(self) -> dict[str, SplitSummary]:
+        """What each split holds, after `setup`."""
+        result = {}
+        for split, readers in self._readers.items():
+            windows = self._windows[split]
+            area = (
+                np.array([np.prod(reader.grid.pixel_size) for reader in readers])[windows.scene] * windows.valid * self.tile_size**2 / 1e6
+            )
+            landslide = float((area * windows.landslide).sum())
+            result[split] = SplitSummary(
+                len(readers), len(windows), float(area.sum()), landslide / float(area.sum()) if area.sum() else float("nan")
+            )
+        return result
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Augmented windows at random offsets with the target share of landslides."""
+        windows = self._windows["train"]
+        augmentation = Augmentation(
+            geometry=self.geometry,
+            scale=self.scale,
+            shift=self.shift,
+            colour=self.colour,
+            colour_strength=self.colour_strength,
+            image_mean=self.statistics.image_mean,
+            image_std=self.statistics.image_std,
+        )
+        dataset = WindowDataset(
+            self._readers["train"], windows, size=self.tile_size, halo=self.halo, jitter=self.train_stride // 2, augmentation=augmentation
+        )
+        rank, world_size = self._place()
+        sampler = TrainingSampler(
+            windows.landslide >= _MIN_LANDSLIDE,
+            num_samples=self.samples_per_epoch,
+            landslide_share=self.landslide_share,
+            seed=self._seed,
+            batch_size=self.batch_size,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Windows that cover the validation scenes, each pixel once."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Windows that cover the test scenes, each pixel once."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Windows of the scenes in split "predict", which need no label; of the test scenes where there are none."""
+        return self._evaluation_loader("predict" if "predict" in self._readers else "test")
+
+    def _evaluation_loader(self, split: str) -> DataLoader[Any]:
+        """All windows of a split, each on exactly one rank."""
+        dataset = WindowDataset(self._readers[split], self._windows[split], size=self.tile_size, halo=self.halo)
+        return self._loader(dataset, ShardSampler(len(dataset), *self._place()))
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: WindowDataset, sampler: TrainingSampler | ShardSampler) -> DataLoader[Any]:
+        """A loader of batches."""
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=stack,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            prefetch_factor=4 if self.num_workers else None,
+        )
+
+    def teardown(self, stage: str | None = None) -> None:  # noqa: ARG002 - signature of Lightning
+        """Close the files."""
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.close()

@@ -246,7 +246,7 @@ class LandslideModule(L.LightningModule):
     @final
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the checkpoint self-contained, in plain values that `weights_only=True` loads."""
-        data = getattr(self.trainer, "datamodule", None)
+        data = getattr(self._trainer, "datamodule", None)  # a module without a trainer can be saved too
         checkpoint["landslide_zoo"] = {
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
             "hyperparameters": self.hyperparameters(),

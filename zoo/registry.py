@@ -83,7 +83,7 @@ def create_method(name: str, **hyperparameters: Any) -> LandslideModule:  # noqa
         UserError: A name or value that the signature does not know.
     """
     parser = _parser(name)
-    arguments = parser.instantiate_classes(_parse(parser, name, hyperparameters))
+    arguments = parser.instantiate(_parse(parser, name, hyperparameters))
     return method_class(name)(**arguments.as_dict())
 
 

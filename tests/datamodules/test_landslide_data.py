@@ -78,7 +78,8 @@ def stream(data, epoch=0):
 
 def equal(one, other):
     return len(one) == len(other) and all(
-        a["tile"] == b["tile"] and all(torch.equal(a[key].nan_to_num(-1), b[key].nan_to_num(-1)) for key in ("image", "dem", "mask", "pixel_size"))
+        a["tile"] == b["tile"]
+        and all(torch.equal(a[key].nan_to_num(-1), b[key].nan_to_num(-1)) for key in ("image", "dem", "mask", "pixel_size"))
         for a, b in zip(one, other, strict=True)
     )
 
@@ -227,7 +228,9 @@ def test_statistics_are_those_of_numpy(root):
 
 
 def test_a_scene_without_dem_is_nan_everywhere(tmp_path):
-    rows = [[*make_scene(tmp_path, f"s{k}", seed=k)[:2], "", f"s{k}/label.tif", split, ""] for k, split in enumerate(("train", "val", "test"))]
+    rows = [
+        [*make_scene(tmp_path, f"s{k}", seed=k)[:2], "", f"s{k}/label.tif", split, ""] for k, split in enumerate(("train", "val", "test"))
+    ]
     manifest(tmp_path, rows)
     data = data_of(tmp_path)
     data.setup()
@@ -285,7 +288,9 @@ def test_a_written_manifest_reads_back(root):
     (root / "sub").mkdir()
     write_manifest(scenes, root / "sub" / "scenes.csv")
     again = read_scenes(root / "sub")
-    assert [(s.name, s.image.resolve(), s.split, s.region) for s in again] == [(s.name, s.image.resolve(), s.split, s.region) for s in scenes]
+    assert [(s.name, s.image.resolve(), s.split, s.region) for s in again] == [
+        (s.name, s.image.resolve(), s.split, s.region) for s in scenes
+    ]
 
 
 def test_readers_survive_pickling(root):
@@ -337,9 +342,17 @@ def test_polygons_are_labels(root):
     # 10 x 6 pixels from pixel (row 4, column 8); edges on pixel edges, so that centres decide without doubt.
     box = shapely.box(ORIGIN[0] + 16, ORIGIN[1] - 20, ORIGIN[0] + 36, ORIGIN[1] - 8)
     pyogrio.raw.write(
-        root / "s3/label.gpkg", geometry=np.array([shapely.to_wkb(box)]), field_data=[], fields=[], geometry_type="Polygon", crs=UTM, driver="GPKG"
+        root / "s3/label.gpkg",
+        geometry=np.array([shapely.to_wkb(box)]),
+        field_data=[],
+        fields=[],
+        geometry_type="Polygon",
+        crs=UTM,
+        driver="GPKG",
     )
-    scenes = [[name, f"{name}/image.tif", f"{name}/dem.tif", f"{name}/label.tif", split, ""] for name, split in (("s0", "train"), ("s2", "val"))]
+    scenes = [
+        [name, f"{name}/image.tif", f"{name}/dem.tif", f"{name}/label.tif", split, ""] for name, split in (("s0", "train"), ("s2", "val"))
+    ]
     manifest(root, [*scenes, ["s3", "s3/image.tif", "s3/dem.tif", "s3/label.gpkg", "test", ""]])
     for cache_mb in (0, 64):
         data = data_of(root, tile_size=96, cache_mb=cache_mb)
@@ -448,9 +461,14 @@ def test_describe_refuses_bad_input_with_exit_code_1(root, what, capsys):
     assert all(word in error for word in words if not word.startswith("image_channels")), error
 
 
+@pytest.mark.slow
 def test_the_command_line_has_no_traceback(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "datamodules", "describe", str(tmp_path / "nowhere")], capture_output=True, text=True, check=False, cwd=Path(cli.__file__).parents[1]
+        [sys.executable, "-m", "datamodules", "describe", str(tmp_path / "nowhere")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(cli.__file__).parents[1],
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -470,7 +488,16 @@ def test_a_file_damaged_after_setup_is_one_line_from_a_worker(root):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("tile_size", 0), ("batch_size", 0), ("landslide_share", 1.5), ("scale", 0.9), ("halo", -1), ("samples_per_epoch", 0), ("train_stride", 0)]
+    ("option", "value"),
+    [
+        ("tile_size", 0),
+        ("batch_size", 0),
+        ("landslide_share", 1.5),
+        ("scale", 0.9),
+        ("halo", -1),
+        ("samples_per_epoch", 0),
+        ("train_stride", 0),
+    ],
 )
 def test_senseless_options_are_refused_at_once(option, value):
     with pytest.raises(UserError, match=f"data.{option}") as caught:
@@ -486,6 +513,7 @@ def test_describe_counts_what_is_there(root, capsys):
     assert f"{2 * 70 * 90 * 4 / 1e6:.2f}" in text  # km2 of the training scenes
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_mars_tiles():
     if not os.environ.get("LANDSLIDE_DATA"):
@@ -520,3 +548,49 @@ def test_mars_scenes_with_holes_count_each_valid_pixel_once(tmp_path):
     with rasterio.open(folder / "scene_test_holes" / "mask.tif") as file:
         expected = np.bincount(file.read(1).ravel(), minlength=256)
     assert counts[:2].tolist() == expected[:2].tolist()
+
+
+class Recorder(L.LightningModule):
+    """Writes down which windows come."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.tiles = {"train": [], "val": [], "test": [], "predict": []}
+
+    def training_step(self, batch, _):
+        self.tiles["train"].append((self.current_epoch, tuple(batch["tile"]), float(batch["image"].nan_to_num().sum())))
+        return self.weight * 0
+
+    def validation_step(self, batch, _):
+        self.tiles["val"] += batch["tile"]
+
+    def test_step(self, batch, _):
+        self.tiles["test"] += batch["tile"]
+
+    def predict_step(self, batch, _):
+        self.tiles["predict"] += batch["tile"]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trained(root, **trainer_options):
+    module, data = Recorder(), data_of(root)
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0}
+    trainer = L.Trainer(**silent, use_distributed_sampler=False, **trainer_options)
+    trainer.fit(module, datamodule=data, **({"ckpt_path": trainer_options.get("ckpt")} if "ckpt" in trainer_options else {}))
+    return trainer, module, data
+
+
+def test_lightning_gives_each_epoch_its_own_order_and_every_evaluation_window(root):
+    trainer, module, data = trained(root, max_epochs=2, enable_checkpointing=False)
+    epochs = [[entry[1:] for entry in module.tiles["train"] if entry[0] == epoch] for epoch in (0, 1)]
+    assert epochs[0] != epochs[1]
+    for epoch in (0, 1):
+        assert [entry[0] for entry in epochs[epoch]] == [tuple(batch["tile"]) for batch in stream(data_of(root), epoch)]
+    trainer.test(module, datamodule=data, verbose=False)
+    trainer.predict(module, datamodule=data)
+    every = [f"s3:{row}:{column}" for row in (0, 32, 38) for column in (0, 32, 58)]
+    assert module.tiles["test"] == every
+    assert module.tiles["predict"] == every

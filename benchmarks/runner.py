@@ -202,7 +202,7 @@ def last_error_line(log: Path) -> str:
     lines = [" ".join(line.split()) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     lines = [line for line in lines if line]
     told = [line for line in lines if re.match(r"error: |([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)\b", line)]
-    return (told or lines or [""])[-1]
+    return (told or lines or [""])[-1].removeprefix("error: ")
 
 
 @contextmanager

@@ -110,11 +110,19 @@ class LandslideModule(L.LightningModule):
                 value=options.image_channels,
             )
         if options.inputs != "image" and not data.has_dem:
-            raise UserError("the data have no elevation model", "set it to image, or add a dem to each scene", field="network.inputs", value=options.inputs)
+            raise UserError(
+                "the data have no elevation model",
+                "set it to image, or add a dem to each scene",
+                field="network.inputs",
+                value=options.inputs,
+            )
         needed = halo_of(preprocessing.terrain, data.smallest_pixel_m) if preprocessing.terrain else 0
         if data.halo < needed:
             raise UserError(
-                f"the terrain layers {', '.join(preprocessing.terrain)} need {needed} pixels", f"set it to {needed}", field="data.halo", value=data.halo
+                f"the terrain layers {', '.join(preprocessing.terrain)} need {needed} pixels",
+                f"set it to {needed}",
+                field="data.halo",
+                value=data.halo,
             )
         if stage == "fit":
             preprocessing.set_statistics(data.statistics)
@@ -246,7 +254,7 @@ class LandslideModule(L.LightningModule):
     @final
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the checkpoint self-contained, in plain values that `weights_only=True` loads."""
-        data = getattr(self.trainer, "datamodule", None)
+        data = getattr(self._trainer, "datamodule", None)  # a module without a trainer can be saved too
         checkpoint["landslide_zoo"] = {
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
             "hyperparameters": self.hyperparameters(),

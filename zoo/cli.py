@@ -4,13 +4,14 @@ import inspect
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import lightning as L  # noqa: N812 - the name everybody uses
+from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +37,8 @@ TRAINER_DEFAULTS: Final[dict[str, Any]] = {
     "num_sanity_val_steps": 0,
 }
 
+LOGGER: Final = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": "fit"}}
+
 
 class _FitParser(LightningArgumentParser):
     """Lightning's parser with one-line complaints."""
@@ -49,7 +52,9 @@ class _FitCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401 - Lightning's signature
         kwargs.setdefault("dump_header", ["written by `zoo fit`; `zoo fit --config THIS` runs it again"])
-        return _FitParser(**kwargs)
+        parser = _FitParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="configuration file; options after it change its values")
+        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -58,15 +63,24 @@ class _FitCLI(LightningCLI):
 
 def fit(arguments: Sequence[str]) -> int:
     """`zoo fit`: train by a configuration file and options."""
-    _FitCLI(
-        LandslideModule,
-        LandslideDataModule,
-        subclass_mode_model=True,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={**TRAINER_DEFAULTS, "logger": CSVLogger(save_dir="runs", name="fit")},
-        args=["fit", *arguments],
-    )
+    # Lightning warns that arguments should not be given twice; they are not, `sys.argv` holds the same.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter", category=UserWarning)
+    try:
+        _FitCLI(
+            LandslideModule,
+            LandslideDataModule,
+            subclass_mode_model=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={**TRAINER_DEFAULTS, "logger": LOGGER},
+            args=["fit", *arguments],
+        )
+    except ValueError as error:
+        # jsonargparse wraps what a constructor raises; the reason is further down the chain.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        raise (cause or error) from error
     return 0
 
 
@@ -90,10 +104,15 @@ def evaluate(split: str, arguments: Sequence[str]) -> int:
     stored = checkpoint.get("landslide_zoo", {}).get("data", {})
     parser.set_defaults({f"data.{name}": value for name, value in stored.items() if name in known})
     options = parser.parse_args(list(arguments))
-    data = parser.instantiate_classes(options).data
+    data = parser.instantiate(options).data
     module = load_checkpoint(options.ckpt)
     trainer = L.Trainer(
-        accelerator=options.accelerator, devices=options.devices, logger=False, enable_checkpointing=False, enable_model_summary=False, **TRAINER_DEFAULTS
+        accelerator=options.accelerator,
+        devices=options.devices,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **TRAINER_DEFAULTS,
     )
     run = trainer.validate if split == "val" else trainer.test
     run(module, datamodule=data, verbose=False)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from datamodules.statistics import DataStatistics
-from datamodules.terrain import LAYERS, halo_of, normalise_layers, terrain_layers
+from datamodules.terrain import LAYERS, layer, terrain_layers
 
 Inputs = Literal["image", "dem", "both"]
+
+ELEVATION: Final = "elevation"
 
 RIM_STEPS: Final = 2
 """Pixels by which a terrain layer is continued into places without data: enough for the rim that 3x3 operators leave."""
@@ -37,7 +39,10 @@ class Preprocessing(nn.Module):
 
     image_mean: Tensor
     image_std: Tensor
-    relief_std: Tensor
+    elevation_std: Tensor
+    layer_centre: Tensor
+    layer_scale: Tensor
+    is_elevation: Tensor
 
     def __init__(self, inputs: Inputs, image_channels: int, terrain: Sequence[str]) -> None:
         super().__init__()
@@ -52,10 +57,17 @@ class Preprocessing(nn.Module):
                 value=list(terrain),
                 exit_code=2,
             )
-        halo_of(self.terrain, 1.0)  # refuses unknown layers at once
         self.register_buffer("image_mean", torch.zeros(self.image_channels))
         self.register_buffer("image_std", torch.ones(self.image_channels))
-        self.register_buffer("relief_std", torch.tensor(100.0))
+        self.register_buffer("elevation_std", torch.tensor(100.0))
+        ranges = [(layer(name).low, layer(name).high) for name in self.terrain]
+        # Not in the state dict: they follow from the names.
+        for name, values in (
+            ("layer_centre", [(low + high) / 2 for low, high in ranges]),
+            ("layer_scale", [(high - low) / 2 for low, high in ranges]),
+            ("is_elevation", [name == ELEVATION for name in self.terrain]),
+        ):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     @property
     def terrain_channels(self) -> int:
@@ -75,8 +87,8 @@ class Preprocessing(nn.Module):
             self.image_mean.copy_(torch.tensor(statistics.image_mean))
             # A constant band carries nothing; a standard deviation of 1 keeps it at 0 instead of dividing by 0.
             self.image_std.copy_(torch.tensor([std if std > 0 else 1.0 for std in statistics.image_std]))
-        if self.terrain_channels and statistics.relief_std > 0:
-            self.relief_std.fill_(statistics.relief_std)
+        if self.terrain_channels and statistics.elevation_std > 0:
+            self.elevation_std.fill_(statistics.elevation_std)
 
     def forward(self, image: Tensor, dem: Tensor, pixel_size: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise.
@@ -98,18 +110,12 @@ class Preprocessing(nn.Module):
         if not self.terrain:
             return image, image[:, :0]
         layers = terrain_layers(dem, pixel_size, self.terrain)
-        layers = normalise_layers(layers, self.terrain)
         top, left = (layers.shape[-2] - height) // 2, (layers.shape[-1] - width) // 2
         layers = layers[..., top : top + height, left : left + width]
-        if "elevation" in self.terrain:
-            layers = self._relative_elevation(layers, self.terrain.index("elevation"))
-        return image, fill_from_neighbours(layers, RIM_STEPS)
-
-    def _relative_elevation(self, layers: Tensor, channel: int) -> Tensor:
-        elevation = layers[:, channel : channel + 1]
-        mean = torch.nanmean(elevation, dim=(-2, -1), keepdim=True)
-        relative = (elevation - mean) / self.relief_std
-        return torch.cat([layers[:, :channel], relative, layers[:, channel + 1 :]], dim=1)
+        window_mean = torch.nanmean(layers, dim=(-2, -1), keepdim=True)
+        centre = torch.where(self.is_elevation, window_mean, self.layer_centre)
+        scale = torch.where(self.is_elevation, self.elevation_std, self.layer_scale)
+        return image, fill_from_neighbours((layers - centre) / scale, RIM_STEPS)
 
 
 def fill_from_neighbours(layers: Tensor, steps: int) -> Tensor:

@@ -28,7 +28,7 @@ class NetworkOptions:
         inputs: What the network sees: the image, the elevation model, or both.
         fusion: How two inputs meet. `none`: stacked as channels of one encoder (early fusion). Otherwise two encoders whose features are
             joined by `concat`, `add`, `concat_ca` or `ca_each_then_add` (coordinate attention); see `zoo.fusion`.
-        fusion_levels: `all` levels below the input, or only the `deep` one; levels that are not fused come from the image alone.
+        fusion_levels: `all` levels that the decoder reads, or only the `deep` one; levels that are not fused come from the image alone.
         decoder: `deeplabv3plus` or `unet`.
         image_channels: Bands of the image.
         terrain: Layers derived from the elevation model, see `datamodules.terrain.LAYERS`.
@@ -86,9 +86,11 @@ class Segmentor(nn.Module):
                 options.encoder, in_channels=terrain_channels, weights=options.weights, output_stride=stride
             )
             self.out_channels = [image_channels + terrain_channels, *image_levels[1:]]
-            fused = range(1, len(image_levels)) if options.fusion_levels == "all" else [len(image_levels) - 1]
+            deepest = len(image_levels) - 1
+            read = [LOW_LEVEL, deepest] if options.decoder == "deeplabv3plus" else list(range(1, deepest + 1))
+            fused = read if options.fusion_levels == "all" else [deepest]
             self.fusion = nn.ModuleDict(
-                {str(level): build_fusion(options.fusion, image_levels[level], terrain_levels[level]) for level in fused if image_levels[level]}
+                {str(level): build_fusion(options.fusion, (image_levels[level], terrain_levels[level])) for level in fused}
             )
         if options.decoder == "deeplabv3plus":
             self.decoder: nn.Module = DeepLabV3PlusDecoder(self.out_channels, options)
@@ -168,7 +170,9 @@ class DeepLabV3PlusDecoder(nn.Module):
     def __init__(self, channels: list[int], options: NetworkOptions) -> None:
         super().__init__()
         if not channels[LOW_LEVEL]:
-            raise UserError("its level of stride 4 is empty", "take decoder unet or another encoder", field="encoder", value=options.encoder)
+            raise UserError(
+                "its level of stride 4 is empty", "take decoder unet or another encoder", field="encoder", value=options.encoder
+            )
         parts = smp_deeplab.DeepLabV3PlusDecoder(
             encoder_channels=channels,
             encoder_depth=5,

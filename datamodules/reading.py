@@ -1,0 +1,206 @@
+"""Reading the layers of one scene by windows that may reach beyond it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from datamodules.alignment import (
+    NO_IMAGE,
+    DemResampling,
+    ElevationModel,
+    Grid,
+    LabelRaster,
+    image_bands,
+    image_grid,
+    open_raster,
+    probe,
+    read_window,
+)
+from datamodules.batch import IGNORE
+from datamodules.polygons import VECTOR_SUFFIXES, LabelPolygons
+from datamodules.scene import Scene
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Pixels of one window as numpy arrays of one size.
+
+    Args:
+        image: (H, W, C), uint8 as in the file, or float32 for any other type.
+        dem: float32 (H, W) metres, NaN = no data.
+        mask: uint8 (H, W): 0, 1, 255, and 254 where the image has no data.
+    """
+
+    image: Array
+    dem: Array
+    mask: Array
+
+
+class SceneReader:
+    """Reads windows of one scene.
+
+    Files are opened on the first read of a process, so that a reader may be forked and pickled.
+
+    Args:
+        scene: The scene.
+        image_channels: Bands that the image must have; None accepts any number.
+        margin: Pixels of elevation beyond the image that windows may ask for.
+        dem_resampling: How to warp an elevation model on another grid.
+
+    Raises:
+        UserError: A file that is missing, damaged, of the wrong kind or in another place.
+    """
+
+    def __init__(self, scene: Scene, image_channels: int | None, margin: int, dem_resampling: DemResampling) -> None:
+        self.scene = scene
+        self._margin, self._dem_resampling = margin, dem_resampling
+        self._process = -1
+        self._image: DatasetReader | None = None
+        self._dem: ElevationModel | None = None
+        self._label: LabelRaster | LabelPolygons | None = None
+        self._kept: Layers | None = None
+        dataset = open_raster(scene.image)
+        self.grid = image_grid(dataset, scene.image, image_channels)
+        self.image_bands = image_bands(dataset)
+        probe(dataset, scene.image)
+        self._open(dataset)
+        self.dem_pixel_size_m = self._check_dem()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": -1, "_image": None, "_dem": None, "_label": None, "_kept": None}
+
+    def _open(self, image: DatasetReader | None = None) -> None:
+        """Handles of this process: one that crossed a fork shares its file position with the parent's."""
+        if self._process == os.getpid():
+            return
+        scene = self.scene
+        self._image = image or open_raster(scene.image)
+        self._dem = ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling) if scene.dem else None
+        self._label = _open_label(scene.label, self.grid) if scene.label else None
+        self._process = os.getpid()
+
+    def _check_dem(self) -> tuple[float, float] | None:
+        """Pixel size in metres of the elevation model's own grid, if there is one and it has data."""
+        if self._dem is None:
+            return None
+        self._dem.require_data()
+        return self._dem.pixel_size_m
+
+    def close(self) -> None:
+        """Close the files of this process; the next read opens them again."""
+        if self._process == os.getpid():
+            for file in (self._image, self._dem, self._label):
+                if file is not None:
+                    file.close()
+        self._process, self._image, self._dem, self._label = -1, None, None, None
+
+    def keep(self, budget: int) -> int:
+        """Hold the whole scene in memory if it takes at most `budget` bytes, and close its files.
+
+        Returns:
+            Bytes taken; 0 if the scene stays on disk.
+        """
+        self._open()
+        assert self._image is not None
+        margin, height, width = self._margin, self.grid.height, self.grid.width
+        pixel_bytes = len(self.image_bands) * (1 if self._image.dtypes[0] == "uint8" else 4) + 1
+        size = height * width * pixel_bytes + (height + 2 * margin) * (width + 2 * margin) * 4
+        if size <= budget:
+            image, missing = self.image(0, 0, height, width)
+            label = self.label(0, 0, height, width)
+            if missing is not None:
+                label[missing] = NO_IMAGE
+            self._kept = Layers(image, self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label)
+        # Handles are opened again where windows are read: a data set may hold more files than a process may have open.
+        self.close()
+        return size if self._kept is not None else 0
+
+    def image(self, row: int, column: int, height: int, width: int) -> tuple[Array, Array | None]:
+        """Image values (height, width, C), and where it has no data: bool (height, width), or None if it has data everywhere."""
+        if self._kept is not None:
+            values = _cut(self._kept.image, (row, column, height, width), 0)
+            missing = _cut(self._kept.mask, (row, column, height, width), NO_IMAGE) == NO_IMAGE
+            return values, missing if missing.any() else None
+        self._open()
+        assert self._image is not None
+        first_row, first_column = max(row, 0), max(column, 0)
+        last_row, last_column = min(row + height, self.grid.height), min(column + width, self.grid.width)
+        window = Window(first_column, first_row, last_column - first_column, last_row - first_row)
+        bands = read_window(self._image, self.scene.image, window, self.image_bands)
+        missing = _missing(self._image, bands, window)
+        # OpenCV, which moves the pixels, knows these two types for any number of bands.
+        values = np.ascontiguousarray(bands.transpose(1, 2, 0), dtype=np.uint8 if bands.dtype == np.uint8 else np.float32)
+        if values.shape[:2] == (height, width):
+            return values, missing if missing is not None and missing.any() else None
+        place = (row - first_row, column - first_column, height, width)
+        inside = np.zeros(values.shape[:2], dtype=bool) if missing is None else missing
+        return _cut(values, place, 0), _cut(inside, place, True)
+
+    def dem(self, row: int, column: int, height: int, width: int) -> Array:
+        """Elevation in metres, float32 (height, width), NaN where there is none."""
+        if self._kept is not None:
+            return _cut(self._kept.dem, (row + self._margin, column + self._margin, height, width), np.nan)
+        self._open()
+        return np.full((height, width), np.nan, dtype=np.float32) if self._dem is None else self._dem.read(row, column, height, width)
+
+    def label(self, row: int, column: int, height: int, width: int) -> Array:
+        """Label, uint8 (height, width): 0, 1, 255; 254 where the reader already knows that the image has no data."""
+        if self._kept is not None:
+            return _cut(self._kept.mask, (row, column, height, width), NO_IMAGE)
+        self._open()
+        return np.full((height, width), IGNORE, dtype=np.uint8) if self._label is None else self._label.read(row, column, height, width)
+
+    def layers(self, row: int, column: int, height: int, width: int) -> Layers:
+        """All layers of a window whose upper left pixel is (row, column)."""
+        image, missing = self.image(row, column, height, width)
+        mask = self.label(row, column, height, width)
+        if missing is not None:
+            mask[missing] = NO_IMAGE
+        return Layers(image, self.dem(row, column, height, width), mask)
+
+    def strips(self, num_rows: int) -> Iterator[Layers]:
+        """The scene from top to bottom by strips of `num_rows`, so that memory does not grow with its height."""
+        for row in range(0, self.grid.height, num_rows):
+            yield self.layers(row, 0, min(num_rows, self.grid.height - row), self.grid.width)
+
+
+def _open_label(path: Path, grid: Grid) -> LabelRaster | LabelPolygons:
+    """Labels from a raster or from polygons."""
+    return LabelPolygons(path, grid) if path.suffix.lower() in VECTOR_SUFFIXES else LabelRaster(path, grid, 0)
+
+
+def _cut(array: Array, place: tuple[int, int, int, int], fill: float) -> Array:
+    """A copy of a window (row, column, height, width) of an array, `fill` beyond it."""
+    row, column, height, width = place
+    rows, columns = array.shape[:2]
+    if row >= 0 and column >= 0 and row + height <= rows and column + width <= columns:
+        return array[row : row + height, column : column + width].copy()
+    whole = np.full((height, width, *array.shape[2:]), fill, dtype=array.dtype)
+    top, left = max(row, 0), max(column, 0)
+    bottom, right = min(row + height, rows), min(column + width, columns)
+    if bottom > top and right > left:
+        whole[top - row : bottom - row, left - column : right - column] = array[top:bottom, left:right]
+    return whole
+
+
+def _missing(dataset: DatasetReader, values: Array, window: Window) -> Array | None:
+    """Where the image has no data: nodata in all bands, not finite in one, or masked by the file."""
+    missing: Array | None = None
+    if dataset.nodata is not None:
+        missing = np.asarray((values == dataset.nodata).all(axis=0))
+    elif MaskFlags.all_valid not in dataset.mask_flag_enums[0]:
+        missing = np.asarray(dataset.dataset_mask(window=window) == 0)
+    if values.dtype.kind == "f":
+        infinite = np.asarray(~np.isfinite(values).all(axis=0))
+        missing = infinite if missing is None else missing | infinite
+    return missing

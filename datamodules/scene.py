@@ -1,0 +1,219 @@
+"""Scenes: which image, elevation model and label belong together, and to which split.
+
+A data set is a manifest `scenes.csv` (columns scene, image, dem, label, split, region; paths relative to the manifest) or the folder
+layout `{train,val,test}/{images,dem,masks}/NAME.tif`, in which each file is a scene of its own, read as one window.
+"""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from datamodules.errors import UserError
+
+MANIFEST: Final = "scenes.csv"
+COLUMNS: Final = ("scene", "image", "dem", "label", "split", "region")
+SPLITS: Final = ("train", "val", "test", "predict")
+_WHOLE_CONTENT_BYTES: Final = 64 * 2**20
+_SAMPLE_BYTES: Final = 2**20
+_SUFFIXES: Final = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One place: files that show the same ground.
+
+    Args:
+        name: Unique in the data set; names windows, hence without ":".
+        image: Raster whose grid is the master grid of the scene.
+        dem: Elevation model in metres on any projected grid; None where there is none.
+        label: Raster of 0, 1, 255 or a vector file of landslide polygons; None only in split "predict".
+        split: One of train, val, test, predict.
+        region: Free name of the area, for splits by region.
+        one_window: The scene is a ready-made tile: it is never cut at random offsets.
+    """
+
+    name: str
+    image: Path
+    dem: Path | None
+    label: Path | None
+    split: str
+    region: str = ""
+    one_window: bool = False
+
+
+def read_scenes(root: str | os.PathLike[str]) -> list[Scene]:
+    """Read a data set.
+
+    Args:
+        root: A manifest, a folder with `scenes.csv`, or a folder in the split layout.
+
+    Returns:
+        All scenes in the order of the manifest, or by split and file name.
+
+    Raises:
+        UserError: Nothing there, or a row or file that is wrong.
+    """
+    path = Path(root)
+    if path.is_file():
+        return read_manifest(path)
+    if not path.exists():
+        raise UserError(
+            "does not exist",
+            "give the folder that holds scenes.csv, or make data with `zoo-data synthesize`",
+            field="root",
+            value=str(root),
+        )
+    if (path / MANIFEST).is_file():
+        return read_manifest(path / MANIFEST)
+    return read_folder(path)
+
+
+def read_manifest(path: Path) -> list[Scene]:
+    """Read `scenes.csv`.
+
+    Raises:
+        UserError: A missing column, an empty or repeated name, an unknown split or a file that does not exist.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError("is not UTF-8 text", f"write a CSV file with the columns {', '.join(COLUMNS)}", file=path) from error
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [column for column in COLUMNS[:5] if column not in (reader.fieldnames or [])]
+    if missing:
+        raise UserError("column is missing", f"the header must be {','.join(COLUMNS)}", file=path, field=missing[0])
+    scenes: list[Scene] = []
+    for line, row in enumerate(reader, start=2):
+        values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+        scenes.append(_scene(values, path, line))
+    names = [scene.name for scene in scenes]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError("appears more than once", "scene names must be unique", file=path, field="scene", value=name)
+    if not scenes:
+        raise UserError("lists no scene", "add a row for each scene", file=path)
+    return scenes
+
+
+def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
+    """One row of the manifest, checked."""
+    if not values["scene"] or ":" in values["scene"]:
+        raise UserError(
+            f"is not a name (line {line})", "give each scene a unique name without ':'", file=manifest, field="scene", value=values["scene"]
+        )
+    if values["split"] not in SPLITS:
+        raise UserError(
+            f"is no split (line {line})", f"use one of {', '.join(SPLITS)}", file=manifest, field="split", value=values["split"]
+        )
+    required = ["image"] if values["split"] == "predict" else ["image", "label"]
+    paths: dict[str, Path | None] = {}
+    for column in ("image", "dem", "label"):
+        if not values[column]:
+            if column in required:
+                raise UserError(f"is empty (line {line})", "name the file, relative to the manifest", file=manifest, field=column)
+            paths[column] = None
+            continue
+        paths[column] = manifest.parent / values[column]
+        if not (manifest.parent / values[column]).is_file():
+            raise UserError(
+                f"file does not exist (line {line})",
+                "paths are relative to the manifest",
+                file=manifest,
+                field=column,
+                value=values[column],
+            )
+    image = paths["image"]
+    assert image is not None
+    return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], values["region"])
+
+
+def read_folder(folder: Path) -> list[Scene]:
+    """Read the layout `{train,val,test}/{images,dem,masks}/*.tif`; `dem` may be absent.
+
+    Raises:
+        UserError: No such folders, or an image without its mask or elevation model.
+    """
+    scenes: list[Scene] = []
+    for split in SPLITS:
+        images = folder / split / "images"
+        if not images.is_dir():
+            continue
+        dems, masks = folder / split / "dem", folder / split / "masks"
+        for image in sorted(path for path in images.iterdir() if path.suffix.lower() in _SUFFIXES):
+            dem: Path | None = dems / image.name
+            label: Path | None = masks / image.name
+            if not dems.is_dir():
+                dem = None
+            elif not (dems / image.name).is_file():
+                raise UserError(
+                    "has no elevation model of the same name", f"add it, or remove the folder {split}/dem", file=image, field="dem"
+                )
+            if not (masks / image.name).is_file():
+                if split != "predict":
+                    raise UserError("has no mask of the same name", f"add {split}/masks/{image.name}", file=image, field="label")
+                label = None
+            scenes.append(Scene(f"{split}/{image.stem}", image, dem, label, split, one_window=True))
+    if not scenes:
+        raise UserError(
+            "holds neither scenes.csv nor {train,val,test}/images/*.tif",
+            "see `zoo-data synthesize` for an example of a manifest",
+            file=folder,
+            field="root",
+        )
+    return scenes
+
+
+def write_manifest(scenes: Sequence[Scene], path: Path) -> None:
+    """Write `scenes.csv` with paths relative to its folder; an interrupted write leaves the old file."""
+    folder = path.resolve().parent
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for scene in scenes:
+        files = (Path(os.path.relpath(file.resolve(), folder)).as_posix() if file else "" for file in (scene.image, scene.dem, scene.label))
+        writer.writerow((scene.name, *files, scene.split, scene.region))
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(rows.getvalue(), encoding="utf-8")
+    temporary.replace(path)
+
+
+def of_split(scenes: Iterable[Scene], split: str) -> list[Scene]:
+    """The scenes of one split, in order."""
+    return [scene for scene in scenes if scene.split == split]
+
+
+def fingerprint(scenes: Sequence[Scene]) -> str:
+    """Identify the data by what they hold: names, splits, regions and file contents, never where they lie.
+
+    A file over 64 MiB counts with its size and 64 samples of 1 MiB, so that a data set of any size takes seconds.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    total = hashlib.sha256()
+    for scene in sorted(scenes, key=lambda scene: scene.name):
+        total.update("\x1f".join((scene.name, scene.split, scene.region, str(scene.one_window))).encode())
+        for role, file in (("image", scene.image), ("dem", scene.dem), ("label", scene.label)):
+            total.update(f"\x1e{role}".encode())
+            if file is not None:
+                total.update(_digest(file))
+    return total.hexdigest()
+
+
+def _digest(file: Path) -> bytes:
+    """SHA-256 of one file."""
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with file.open("rb") as stream:
+        if size <= _WHOLE_CONTENT_BYTES:
+            digest.update(stream.read())
+        else:
+            for part in range(64):
+                stream.seek((size - _SAMPLE_BYTES) * part // 63)
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.digest()

@@ -1,0 +1,208 @@
+"""Scenes -> windows: where they lie, what they hold, and reading one with its halo.
+
+Evaluation windows cover each pixel of a scene exactly once: windows at the far edges are shifted inward, and pixels that the
+neighbour before has already counted are 255 in the mask. Scenes smaller than a window are padded with NaN and 255.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.alignment import NO_IMAGE
+from datamodules.augmentation import Augmentation
+from datamodules.batch import IGNORE, LANDSLIDE, Batch
+from datamodules.reading import Layers, SceneReader
+
+_STRIP_ROWS: Final = 256
+
+Array = npt.NDArray[Any]
+
+
+def positions(length: int, size: int, stride: int) -> list[int]:
+    """First pixels of windows along one axis: every `stride`, the last shifted inward; [0] where `length <= size`."""
+    if length <= size:
+        return [0]
+    starts = list(range(0, length - size, stride))
+    return [*starts, length - size]
+
+
+def fresh(starts: Sequence[int], size: int) -> list[int]:
+    """How many first pixels of each window the windows before it have already covered."""
+    return [0, *(max(0, before + size - start) for before, start in pairwise(starts))]
+
+
+@dataclass(frozen=True)
+class WindowIndex:
+    """Windows of a list of scenes, one entry a window.
+
+    Args:
+        scene: int32, position of the scene in the list.
+        row, column: int32, upper left pixel.
+        skip_rows, skip_columns: int32, first rows and columns that a neighbour counts.
+        valid: float32, share of pixels with a label and image data.
+        landslide: float32, share of landslide among the valid pixels.
+    """
+
+    scene: Array
+    row: Array
+    column: Array
+    skip_rows: Array
+    skip_columns: Array
+    valid: Array
+    landslide: Array
+
+    def __len__(self) -> int:
+        return len(self.scene)
+
+    def take(self, keep: Array) -> "WindowIndex":
+        """The windows that `keep` (bool or positions) selects."""
+        return WindowIndex(**{name: getattr(self, name)[keep] for name in self.__dataclass_fields__})
+
+
+def index_windows(readers: Sequence[SceneReader], size: int, stride: int, *, once: bool) -> WindowIndex:
+    """List windows and count what they hold, strip by strip, so that memory does not grow with the height of a scene.
+
+    Args:
+        readers: One a scene.
+        size: Pixels of a window along each axis.
+        stride: Pixels from one window to the next.
+        once: For evaluation: each pixel counts in one window only.
+    """
+    parts: list[tuple[Array, ...]] = []
+    for number, reader in enumerate(readers):
+        rows, columns = positions(reader.grid.height, size, stride), positions(reader.grid.width, size, stride)
+        skip_rows, skip_columns = (fresh(rows, size), fresh(columns, size)) if once else ([0] * len(rows), [0] * len(columns))
+        for row, skip in zip(rows, skip_rows, strict=True):
+            valid, landslide = _count_strip(reader, row + skip, min(size, reader.grid.height - row) - skip)
+            first = np.asarray(columns) + np.asarray(skip_columns)
+            last = np.minimum(np.asarray(columns) + size, reader.grid.width)
+            num_valid, num_landslide = valid[last] - valid[first], landslide[last] - landslide[first]
+            shape = len(columns)
+            parts.append(
+                (
+                    np.full(shape, number),
+                    np.full(shape, row),
+                    np.asarray(columns),
+                    np.full(shape, skip),
+                    np.asarray(skip_columns),
+                    num_valid / size**2,
+                    num_landslide / np.maximum(num_valid, 1),
+                )
+            )
+    joined = [np.concatenate(column) if parts else np.empty(0) for column in zip(*parts, strict=True)] or [np.empty(0)] * 7
+    return WindowIndex(*(column.astype(np.int32) for column in joined[:5]), *(column.astype(np.float32) for column in joined[5:]))
+
+
+def _count_strip(reader: SceneReader, row: int, height: int) -> tuple[Array, Array]:
+    """Valid and landslide pixels of a strip, summed from the left: int64 (width + 1) each."""
+    width = reader.grid.width
+    valid, landslide = np.zeros(width, dtype=np.int64), np.zeros(width, dtype=np.int64)
+    for first in range(row, row + height, _STRIP_ROWS):
+        part = min(_STRIP_ROWS, row + height - first)
+        label = reader.label(first, 0, part, width)
+        missing = reader.image(first, 0, part, width)[1]
+        if missing is not None:
+            label[missing] = IGNORE
+        valid += (label != IGNORE).sum(axis=0)
+        landslide += (label == LANDSLIDE).sum(axis=0)
+    return np.concatenate([[0], valid.cumsum()]), np.concatenate([[0], landslide.cumsum()])
+
+
+class WindowDataset(Dataset[dict[str, Any]]):
+    """Windows as samples of a batch.
+
+    An item is asked for by position (evaluation) or by (position, item seed) (training): the seed alone decides the offset of the
+    window and its augmentation, so that a stream does not depend on the number of workers.
+
+    Args:
+        readers: One a scene.
+        index: Their windows.
+        size: Pixels of a window along each axis.
+        halo: Pixels of elevation beyond the window on each side.
+        jitter: Largest offset in pixels by which a training window leaves its place in the index.
+        augmentation: Applied to training items.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[SceneReader],
+        index: WindowIndex,
+        *,
+        size: int,
+        halo: int,
+        jitter: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.readers, self.index = list(readers), index
+        self.size, self.halo, self.jitter, self.augmentation = size, halo, jitter, augmentation
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
+        if isinstance(item, tuple):
+            return self._training_sample(*item)
+        return self._evaluation_sample(item)
+
+    def _place(self, position: int) -> tuple[SceneReader, int, int]:
+        """Reader and upper left pixel of a window."""
+        return self.readers[self.index.scene[position]], int(self.index.row[position]), int(self.index.column[position])
+
+    def _training_sample(self, position: int, seed: int) -> dict[str, Any]:
+        """A window near its place in the index, augmented; all layers are read with the halo, so that geometry acts on one size."""
+        reader, row, column = self._place(position)
+        if self.jitter and not reader.scene.one_window:
+            shift = np.random.default_rng(seed).integers(-self.jitter, self.jitter, size=2, endpoint=True)
+            row = int(np.clip(row + shift[0], 0, max(reader.grid.height - self.size, 0)))
+            column = int(np.clip(column + shift[1], 0, max(reader.grid.width - self.size, 0)))
+        halo, wide = self.halo, self.size + 2 * self.halo
+        layers = reader.layers(row - halo, column - halo, wide, wide)
+        pixel_size = reader.grid.pixel_size
+        if self.augmentation is not None:
+            layers, pixel_size = self.augmentation(layers, pixel_size, seed, halo)
+        else:
+            inner = np.s_[halo : halo + self.size, halo : halo + self.size]
+            layers = Layers(layers.image[inner], layers.dem, layers.mask[inner])
+        return _sample(layers, pixel_size, f"{reader.scene.name}:{row}:{column}")
+
+    def _evaluation_sample(self, position: int) -> dict[str, Any]:
+        """A window as it is."""
+        reader, row, column = self._place(position)
+        size, halo = self.size, self.halo
+        layers = reader.layers(row, column, size, size)
+        dem = reader.dem(row - halo, column - halo, size + 2 * halo, size + 2 * halo) if halo else layers.dem
+        counted = layers.mask
+        for part in (np.s_[: int(self.index.skip_rows[position])], np.s_[:, : int(self.index.skip_columns[position])]):
+            counted[part][counted[part] != NO_IMAGE] = IGNORE
+        return _sample(Layers(layers.image, dem, counted), reader.grid.pixel_size, f"{reader.scene.name}:{row}:{column}")
+
+
+def _sample(layers: Layers, pixel_size: tuple[float, float], tile: str) -> dict[str, Any]:
+    """Arrays to the tensors of `Batch`."""
+    image = torch.from_numpy(np.ascontiguousarray(layers.image.transpose(2, 0, 1), dtype=np.float32))
+    mask = torch.from_numpy(np.ascontiguousarray(layers.mask))
+    missing = mask == NO_IMAGE
+    if bool(missing.any()):
+        image.masked_fill_(missing, torch.nan)
+        mask.masked_fill_(missing, IGNORE)
+    dem = torch.from_numpy(np.ascontiguousarray(layers.dem, dtype=np.float32)).unsqueeze(0)
+    return {"image": image, "dem": dem, "mask": mask, "pixel_size": torch.tensor(pixel_size, dtype=torch.float32), "tile": tile}
+
+
+def stack(samples: Sequence[dict[str, Any]]) -> Batch:
+    """Samples to a batch."""
+    stacked: dict[str, Tensor] = {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "dem", "mask", "pixel_size")}
+    return Batch(
+        image=stacked["image"],
+        dem=stacked["dem"],
+        mask=stacked["mask"],
+        pixel_size=stacked["pixel_size"],
+        tile=[sample["tile"] for sample in samples],
+    )

@@ -19,13 +19,12 @@ from typing import Any, Final
 import lightning as L  # noqa: N812 - the name everybody uses
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
 
 from benchmarks import references
 from benchmarks.atomic import write_json
-from benchmarks.callbacks import Clock, Progress
+from benchmarks.callbacks import Checkpoints, Clock, Progress
 from benchmarks.environment import capture, code_state
 from benchmarks.record import Histograms, RunRecord, save_record
 from benchmarks.suite import RunSpec
@@ -37,7 +36,6 @@ from zoo.metrics.pixels import pixel_scores
 
 PROGRESS: Final = "progress.json"
 STARTED: Final = "started.json"
-CHECKPOINTS: Final = "checkpoints"
 
 
 def seed_everything(seed: int) -> None:
@@ -100,33 +98,16 @@ def _wandb_logger(spec: RunSpec, work: Path) -> Logger:
     return logger
 
 
-def _resume_point(checkpoints: Path, work: Path) -> Path | None:
+def _resume_point(checkpoints: Checkpoints, work: Path) -> Path | None:
     """The last checkpoint, if the same code wrote it: a result must not mix two versions."""
     state, started = code_state(), work / STARTED
-    last = checkpoints / "last.ckpt"
-    if last.is_file() and started.is_file() and json.loads(started.read_text(encoding="utf-8")) == state:
-        print(f"continuing from {last}", flush=True)
-        return last
-    for stale in checkpoints.glob("*.ckpt"):
-        stale.unlink()
+    if checkpoints.last.is_file() and started.is_file() and json.loads(started.read_text(encoding="utf-8")) == state:
+        print(f"continuing from {checkpoints.last}", flush=True)
+        return checkpoints.last
+    for stale in (checkpoints.best, checkpoints.last):
+        stale.unlink(missing_ok=True)
     write_json(started, state)
     return None
-
-
-def _checkpoint(folder: Path, name: str) -> ModelCheckpoint:
-    """Keep one file: the weights of the `best` validation, or everything that a resumed run needs of the `last`."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename=name,
-        monitor="val/iou_landslide" if name == "best" else None,
-        mode="max",
-        save_weights_only=name == "best",
-        save_top_k=1,
-        # After the validation that ends an epoch, not within it: where the loops of a resumed run start cleanly.
-        save_on_train_epoch_end=True,
-        every_n_epochs=1,
-        enable_version_counter=False,
-    )
 
 
 def _peak_memory_mb(*, gpu: bool) -> float:
@@ -162,7 +143,7 @@ def train_and_test(
     seed_everything(spec.seed)
     data = build_data(spec, root, num_workers=num_workers, devices=devices)
     model = create_method(spec.method, **spec.hyperparameters)
-    checkpoints = work / CHECKPOINTS
+    checkpoints = Checkpoints(work / "checkpoints")
     resume = _resume_point(checkpoints, work)
     trainer = L.Trainer(
         accelerator="auto",
@@ -182,15 +163,14 @@ def train_and_test(
         callbacks=[
             clock,
             Progress(work / PROGRESS),
-            _checkpoint(checkpoints, "best"),
-            _checkpoint(checkpoints, "last"),
+            checkpoints,
         ],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     steps, train_seconds = trainer.global_step, clock.train_seconds
-    chosen = checkpoints / f"{budget['select']}.ckpt"
+    chosen = checkpoints.best if budget["select"] == "best" else checkpoints.last
     # Validation of the chosen weights sets their threshold; the test must not see any other.
     trainer.validate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
     trainer.test(model, datamodule=data, verbose=False)
@@ -218,7 +198,7 @@ def train_and_test(
         data=references.describe_data(spec, root, data, histograms),
     )
     if budget["select"] == "best":
-        (checkpoints / "last.ckpt").unlink(missing_ok=True)  # holds the optimiser too; nobody resumes a finished run
+        checkpoints.last.unlink(missing_ok=True)  # holds the optimiser too; nobody resumes a finished run
     return record, histograms
 
 

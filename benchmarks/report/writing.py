@@ -1,6 +1,7 @@
 """REPORT.md, results.csv, and the marked part of a README."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,6 @@ from benchmarks.report.tables import (
     to_markdown,
 )
 from datamodules.errors import UserError
-
 
 EXPLANATION: Final = """\
 Scores are those of the landslide class on one pooled confusion matrix over all test pixels, at the threshold that validation
@@ -78,9 +78,9 @@ def _protocol(report: Report) -> str:
         data = records[-1].data
         lines.append(f"- Data: {data['name']}, fingerprint `{data['fingerprint']}`.")
         for split, counts in data["splits"].items():
-            share = float("nan") if counts["prevalence"] is None else counts["prevalence"]
+            share = number(math.nan if counts["prevalence"] is None else counts["prevalence"])
             lines.append(
-                f"  - {split}: {counts['windows']} windows of {counts['scenes']} scenes, {counts['km2']:.2f} km2, prevalence {number(share)}"
+                f"  - {split}: {counts['windows']} windows, {counts['scenes']} scenes, {counts['km2']:.2f} km2, prevalence {share}"
             )
         lines.append(f"- Code: {_join(_commit(record.environment) for record in records)}.")
         lines.append(f"- Machine: {_join(_machine(record.environment) for record in records)}.")

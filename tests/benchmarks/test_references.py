@@ -17,6 +17,8 @@ def horn_slope(dem, x_m, y_m):
     for row in range(1, height - 1):
         for column in range(1, width - 1):
             a = dem[row - 1 : row + 2, column - 1 : column + 2]
+            if np.isnan(a).any():
+                continue
             east = (a[0, 2] + 2 * a[1, 2] + a[2, 2] - a[0, 0] - 2 * a[1, 0] - a[2, 0]) / (8 * x_m)
             south = (a[2, 0] + 2 * a[2, 1] + a[2, 2] - a[0, 0] - 2 * a[0, 1] - a[0, 2]) / (8 * y_m)
             slopes[row - 1, column - 1] = math.degrees(math.atan(math.hypot(east, south)))

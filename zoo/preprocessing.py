@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from datamodules.statistics import DataStatistics
-from datamodules.terrain import LAYERS, layer, terrain_layers
+from datamodules.terrain import LAYERS, terrain_layers
 
 Inputs = Literal["image", "dem", "both"]
 
@@ -60,7 +60,7 @@ class Preprocessing(nn.Module):
         self.register_buffer("image_mean", torch.zeros(self.image_channels))
         self.register_buffer("image_std", torch.ones(self.image_channels))
         self.register_buffer("elevation_std", torch.tensor(100.0))
-        ranges = [(layer(name).low, layer(name).high) for name in self.terrain]
+        ranges = [(LAYERS[name].low, LAYERS[name].high) for name in self.terrain]
         # Not in the state dict: they follow from the names.
         for name, values in (
             ("layer_centre", [(low + high) / 2 for low, high in ranges]),

@@ -31,6 +31,7 @@ NO_IMAGE: Final = 254
 """Code in the mask while a window is being made: ignored because the image has no data there. Batches hold 255 instead."""
 
 _ASSIGN_CRS: Final = "assign it with `gdal_edit.py -a_srs EPSG:CODE FILE`"
+_STRIP_ROWS: Final = 256
 _SAME_PIXEL: Final = 1e-3
 _WARP_TOLERANCE: Final = 0.01
 
@@ -197,6 +198,7 @@ class AlignedRaster:
         offset = _offset(grid, self._source)
         nodata = self._source.nodata
         self.nodata: float | None = nodata
+        self.nodata_tag = nodata
         if offset is not None:
             self._dataset, self._row, self._column = self._source, -offset[0], -offset[1]
             return
@@ -257,6 +259,29 @@ class ElevationModel(AlignedRaster):
 
     def __init__(self, path: Path, grid: Grid, margin: int, resampling: DemResampling) -> None:
         super().__init__(path, grid, margin, Resampling[resampling])
+        self._size = grid.height, grid.width
+        transform, crs = self._source.transform, self._source.crs
+        # A model in degrees has no pixel size in metres: on the grid of the image it has the image's.
+        metres = crs.linear_units_factor[1] if not crs.is_geographic else math.nan
+        self.pixel_size_m = (abs(transform.a) * metres, abs(transform.e) * metres)
+
+    def require_data(self) -> None:
+        """Look for one elevation within the image, from the top: a model that has any is found at once.
+
+        Raises:
+            UserError: There is none.
+        """
+        height, width = self._size
+        for row in range(0, height, _STRIP_ROWS):
+            if not np.isnan(self.read(row, 0, min(_STRIP_ROWS, height - row), width)).all():
+                return
+        raise UserError(
+            "has no data anywhere in the image",
+            "leave the dem column empty, or mend the nodata value",
+            file=self.path,
+            field="dem nodata",
+            value=self.nodata_tag,
+        )
 
 
 class LabelRaster(AlignedRaster):

@@ -1,8 +1,9 @@
 """LandslideDataModule: scenes, windows, sampling, augmentation and statistics, composed for Lightning."""
 
 import inspect
+import math
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Final
 
 import lightning as L  # noqa: N812 - the name everybody uses
@@ -15,10 +16,11 @@ from datamodules.augmentation import Augmentation
 from datamodules.errors import UserError
 from datamodules.reading import SceneReader
 from datamodules.sampling import ShardSampler, TrainingSampler
-from datamodules.scene import Scene, fingerprint, of_split, read_scenes
+from datamodules.scene import SPLITS, Scene, fingerprint, of_split, read_scenes
 from datamodules.statistics import DataStatistics, data_statistics
 from datamodules.windows import WindowDataset, WindowIndex, index_windows, stack
 
+EVALUATED: Final = ("train", "val", "test")
 _MIN_LANDSLIDE: Final = 0.005
 
 
@@ -28,7 +30,7 @@ class SplitSummary:
 
     Args:
         scenes: Number of scenes.
-        windows: Number of windows.
+        windows: Number of windows that cover each pixel once.
         km2: Area with a label and image data.
         prevalence: Share of landslide in it; NaN where nothing is labelled.
     """
@@ -62,8 +64,6 @@ class LandslideDataModule(L.LightningDataModule):
         seed: Of sampling and augmentation; null = the global torch seed, so that `seed_everything` governs.
     """
 
-    statistics: DataStatistics
-    fingerprint: str
     scenes: list[Scene]
 
     def __init__(
@@ -88,7 +88,7 @@ class LandslideDataModule(L.LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.root, self.tile_size, self.train_stride = root, tile_size, train_stride or max(tile_size // 2, 1)
+        self.root, self.tile_size, self.train_stride = root, tile_size, max(tile_size // 2, 1) if train_stride is None else train_stride
         self.batch_size, self.num_workers, self.cache_mb = batch_size, num_workers, cache_mb
         self.samples_per_epoch, self.landslide_share = samples_per_epoch, landslide_share
         self.image_channels, self.halo, self.dem_resampling = image_channels, halo, dem_resampling
@@ -96,39 +96,97 @@ class LandslideDataModule(L.LightningDataModule):
         self.colour, self.colour_strength, self.seed = colour, colour_strength, seed
         self._readers: dict[str, list[SceneReader]] = {}
         self._windows: dict[str, WindowIndex] = {}
+        self._summary: dict[str, SplitSummary] = {}
+        self._budget = cache_mb * 2**20
+        self._check_options()
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - statistics and fingerprint are those of all splits at every stage
-        """Read the data set, check it, list its windows and measure the training scenes; once."""
-        if self._windows:
-            return
-        self.scenes = read_scenes(self.root)
-        for split in ("train", "val", "test"):
-            if not of_split(self.scenes, split):
+    def _check_options(self) -> None:
+        """Refuse values that make no sense, before any file is opened."""
+        least = {
+            "tile_size": 1,
+            "train_stride": 1,
+            "batch_size": 1,
+            "image_channels": 1,
+            "num_workers": 0,
+            "halo": 0,
+            "cache_mb": 0,
+            "seed": 0,
+        }
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise UserError(f"is below {smallest}", "choose a larger number", field=f"data.{name}", value=value, exit_code=2)
+        for name in ("landslide_share", "scale", "shift", "colour_strength"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1 - (name == "scale") / 2:
                 raise UserError(
-                    "has no scene in this split", "assign scenes to train, val and test", file=Path(self.root), field="split", value=split
+                    "is out of range", "choose a share from 0 to 1, a scale to 0.5", field=f"data.{name}", value=value, exit_code=2
                 )
-        budget = self.cache_mb * 2**20
-        for scene in self.scenes:
-            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling)
-            budget -= reader.keep(budget)
-            self._readers.setdefault(scene.split, []).append(reader)
-        self.statistics = data_statistics(self._readers["train"], self.image_channels, self.tile_size)
-        self.fingerprint = fingerprint(self.scenes)
-        self._seed = torch.initial_seed() if self.seed is None else self.seed
-        for split, readers in self._readers.items():
-            training = split == "train"
-            stride = self.train_stride if training else self.tile_size
-            self._windows[split] = index_windows(readers, self.tile_size, stride, once=not training)
-        train = self._windows["train"]
-        self._windows["train"] = train.take(train.valid > 0)
-        if not len(self._windows["train"]):
+        if self.samples_per_epoch is not None and self.samples_per_epoch < 1:
             raise UserError(
-                "no training window has a labelled pixel",
-                "check the labels and nodata values",
-                file=Path(self.root),
-                field="split",
-                value="train",
+                "is below 1", "set null for all windows", field="data.samples_per_epoch", value=self.samples_per_epoch, exit_code=2
             )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data set, check its files and list its windows; a split that is ready stays as it is.
+
+        Before training all splits are made ready, so that a mistake in the test scenes shows before the training and not after it.
+        """
+        self.scenes = read_scenes(self.root)
+        present = {scene.split for scene in self.scenes}
+        required = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self._predicted,)}.get(
+            stage or "", EVALUATED
+        )
+        for split in required:
+            if split not in present:
+                raise UserError("no scene is in this split", "assign some to it", file=self.root, field="split", value=split)
+        wanted = [split for split in SPLITS if split in present] if stage in (None, "fit") else required
+        for split in wanted:
+            if split not in self._windows:
+                self._make_ready(split)
+        seed = torch.initial_seed() if self.seed is None else self.seed
+        # Without `seed_everything` each process has a seed of its own, but all must deal from one deck.
+        self._seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
+
+    def _make_ready(self, split: str) -> None:
+        """Open and check the scenes of a split and list its windows."""
+        self._readers[split] = []
+        for scene in of_split(self.scenes, split):
+            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling)
+            self._budget -= reader.keep(self._budget)
+            self._readers[split].append(reader)
+        windows = index_windows(self._readers[split], self.tile_size, self.tile_size, once=True)
+        self._summary[split] = self._summarise(split, windows)
+        if split == "train":
+            windows = index_windows(self._readers[split], self.tile_size, self.train_stride, once=False)
+            windows = windows.take(windows.valid > 0)
+            if not len(windows):
+                raise UserError(
+                    "no training window has a labelled pixel", "check labels and nodata values", file=self.root, field="split", value=split
+                )
+        self._windows[split] = windows
+
+    def _summarise(self, split: str, windows: WindowIndex) -> SplitSummary:
+        """Area and prevalence of a split from windows that count each pixel once."""
+        readers = self._readers[split]
+        area = np.array([np.prod(reader.grid.pixel_size) for reader in readers])[windows.scene] * windows.valid * self.tile_size**2 / 1e6
+        total, landslide = float(area.sum()), float((area * windows.landslide).sum())
+        return SplitSummary(len(readers), len(windows), total, landslide / total if total else math.nan)
+
+    @property
+    def _predicted(self) -> str:
+        """The split that is predicted: the test scenes where none is there for prediction alone."""
+        return "predict" if of_split(self.scenes, "predict") else "test"
+
+    @cached_property
+    def statistics(self) -> DataStatistics:
+        """Of the training scenes; after `setup`."""
+        return data_statistics(self._readers["train"], self.image_channels, self.tile_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what all scenes hold; after `setup`."""
+        return fingerprint(self.scenes)
 
     @property
     def has_dem(self) -> bool:
@@ -147,18 +205,8 @@ class LandslideDataModule(L.LightningDataModule):
         return {name: getattr(self, name) for name in names}
 
     def summary(self) -> dict[str, SplitSummary]:
-        """What each split holds, after `setup`."""
-        result = {}
-        for split, readers in self._readers.items():
-            windows = self._windows[split]
-            area = (
-                np.array([np.prod(reader.grid.pixel_size) for reader in readers])[windows.scene] * windows.valid * self.tile_size**2 / 1e6
-            )
-            landslide = float((area * windows.landslide).sum())
-            result[split] = SplitSummary(
-                len(readers), len(windows), float(area.sum()), landslide / float(area.sum()) if area.sum() else float("nan")
-            )
-        return result
+        """What each split holds that `setup` has made ready."""
+        return dict(self._summary)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented windows at random offsets with the target share of landslides."""
@@ -197,7 +245,7 @@ class LandslideDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Windows of the scenes in split "predict", which need no label; of the test scenes where there are none."""
-        return self._evaluation_loader("predict" if "predict" in self._readers else "test")
+        return self._evaluation_loader(self._predicted)
 
     def _evaluation_loader(self, split: str) -> DataLoader[Any]:
         """All windows of a split, each on exactly one rank."""

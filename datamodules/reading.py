@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from datamodules.alignment import (
     NO_IMAGE,
     DemResampling,
     ElevationModel,
+    Grid,
     LabelRaster,
     image_bands,
     image_grid,
@@ -23,6 +25,7 @@ from datamodules.alignment import (
     read_window,
 )
 from datamodules.batch import IGNORE
+from datamodules.polygons import VECTOR_SUFFIXES, LabelPolygons
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]
@@ -33,7 +36,7 @@ class Layers:
     """Pixels of one window as numpy arrays of one size.
 
     Args:
-        image: (H, W, C), type of the file.
+        image: (H, W, C), uint8 as in the file, or float32 for any other type.
         dem: float32 (H, W) metres, NaN = no data.
         mask: uint8 (H, W): 0, 1, 255, and 254 where the image has no data.
     """
@@ -64,13 +67,14 @@ class SceneReader:
         self._process = -1
         self._image: DatasetReader | None = None
         self._dem: ElevationModel | None = None
-        self._label: LabelRaster | None = None
+        self._label: LabelRaster | LabelPolygons | None = None
         self._kept: Layers | None = None
         dataset = open_raster(scene.image)
         self.grid = image_grid(dataset, scene.image, image_channels)
         self.image_bands = image_bands(dataset)
         probe(dataset, scene.image)
         self._open(dataset)
+        self.dem_pixel_size_m = self._check_dem()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": -1, "_image": None, "_dem": None, "_label": None, "_kept": None}
@@ -82,8 +86,15 @@ class SceneReader:
         scene = self.scene
         self._image = image or open_raster(scene.image)
         self._dem = ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling) if scene.dem else None
-        self._label = LabelRaster(scene.label, self.grid, 0) if scene.label else None
+        self._label = _open_label(scene.label, self.grid) if scene.label else None
         self._process = os.getpid()
+
+    def _check_dem(self) -> tuple[float, float] | None:
+        """Pixel size in metres of the elevation model's own grid, if there is one and it has data."""
+        if self._dem is None:
+            return None
+        self._dem.require_data()
+        return self._dem.pixel_size_m
 
     def close(self) -> None:
         """Close the files of this process; the next read opens them again."""
@@ -102,7 +113,7 @@ class SceneReader:
         self._open()
         assert self._image is not None
         margin, height, width = self._margin, self.grid.height, self.grid.width
-        pixel_bytes = len(self.image_bands) * np.dtype(self._image.dtypes[0]).itemsize + 1
+        pixel_bytes = len(self.image_bands) * (1 if self._image.dtypes[0] == "uint8" else 4) + 1
         size = height * width * pixel_bytes + (height + 2 * margin) * (width + 2 * margin) * 4
         if size <= budget:
             image, missing = self.image(0, 0, height, width)
@@ -127,7 +138,8 @@ class SceneReader:
         window = Window(first_column, first_row, last_column - first_column, last_row - first_row)
         bands = read_window(self._image, self.scene.image, window, self.image_bands)
         missing = _missing(self._image, bands, window)
-        values = np.ascontiguousarray(bands.transpose(1, 2, 0))
+        # OpenCV, which moves the pixels, knows these two types for any number of bands.
+        values = np.ascontiguousarray(bands.transpose(1, 2, 0), dtype=np.uint8 if bands.dtype == np.uint8 else np.float32)
         if values.shape[:2] == (height, width):
             return values, missing if missing is not None and missing.any() else None
         place = (row - first_row, column - first_column, height, width)
@@ -160,6 +172,11 @@ class SceneReader:
         """The scene from top to bottom by strips of `num_rows`, so that memory does not grow with its height."""
         for row in range(0, self.grid.height, num_rows):
             yield self.layers(row, 0, min(num_rows, self.grid.height - row), self.grid.width)
+
+
+def _open_label(path: Path, grid: Grid) -> LabelRaster | LabelPolygons:
+    """Labels from a raster or from polygons."""
+    return LabelPolygons(path, grid) if path.suffix.lower() in VECTOR_SUFFIXES else LabelRaster(path, grid, 0)
 
 
 def _cut(array: Array, place: tuple[int, int, int, int], fill: float) -> Array:

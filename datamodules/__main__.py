@@ -1,0 +1,5 @@
+"""`python -m datamodules` is `zoo-data`."""
+
+from datamodules.cli import run
+
+run()

@@ -1,0 +1,91 @@
+"""`zoo-data`: make, index and describe data sets."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from datamodules.errors import UserError, exit_with
+
+
+def run() -> None:
+    """Entry point of `zoo-data`."""
+    exit_with(main)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program.
+
+    Returns:
+        Exit code.
+    """
+    parser = argparse.ArgumentParser(prog="zoo-data", description="Make, index and describe landslide data sets.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    synthesize = commands.add_parser("synthesize", help="make synthetic relic-landslide scenes with images, elevation models and labels")
+    synthesize.add_argument("out", type=Path, help="folder to make")
+    synthesize.add_argument("--scenes", type=_positive, default=8, help="number of scenes (default: %(default)s)")
+    synthesize.add_argument("--seed", type=int, default=0, help="the same seed gives the same scenes (default: %(default)s)")
+    synthesize.add_argument("--size", type=_positive, default=1024, help="pixels along each side of a scene (default: %(default)s)")
+
+    describe = commands.add_parser("describe", help="table of scenes, areas, grids, prevalence, windows and gaps")
+    describe.add_argument(
+        "root", type=Path, metavar="SCENES", help="scenes.csv, its folder, or a folder {train,val,test}/{images,dem,masks}"
+    )
+    describe.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
+    describe.add_argument("--by-scene", action="store_true", help="one row a scene as well")
+
+    index = commands.add_parser("index", help="write scenes.csv for a folder {train,val,test}/{images,dem,masks}")
+    index.add_argument("folder", type=Path)
+    index.add_argument("--out", type=Path, default=None, help="manifest to write (default: scenes.csv in the folder)")
+
+    options = parser.parse_args(list(arguments))
+    if options.command == "synthesize":
+        return _synthesize(options)
+    if options.command == "describe":
+        return _describe(options)
+    return _index(options)
+
+
+def _positive(text: str) -> int:
+    """A whole number above 0."""
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
+    return value
+
+
+def _synthesize(options: argparse.Namespace) -> int:
+    """Make synthetic scenes."""
+    from datamodules.synthetic import synthesize  # noqa: PLC0415 - scipy and rasterio, which the other commands do not all need
+
+    out: Path = options.out
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise UserError("exists and is not empty", "choose another folder or remove it", file=out, field="OUT", exit_code=2)
+    synthesize(out, scenes=options.scenes, seed=options.seed, size=options.size)
+    print(f"{options.scenes} scenes in {out}; look at them with `zoo-data describe {out}`")
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    """Print the description of a data set."""
+    from datamodules.describing import describe  # noqa: PLC0415 - rasterio, rich
+
+    describe(options.root, tile_size=options.tile_size, by_scene=options.by_scene)
+    return 0
+
+
+def _index(options: argparse.Namespace) -> int:
+    """Write the manifest of a folder in the split layout."""
+    from datamodules.scene import MANIFEST, read_folder, write_manifest  # noqa: PLC0415 - as the others
+
+    folder: Path = options.folder
+    if not folder.is_dir():
+        raise UserError("is no folder", "give the folder that holds train, val and test", field="FOLDER", value=str(folder))
+    scenes = read_folder(folder)
+    out: Path = options.out or folder / MANIFEST
+    write_manifest(scenes, out)
+    print(f"{len(scenes)} scenes in {out}")
+    return 0

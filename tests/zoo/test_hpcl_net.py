@@ -4,7 +4,7 @@ import copy
 import math
 import os
 
-import lightning as L
+import lightning as L  # noqa: N812 - the name everybody uses
 import numpy as np
 import pytest
 import torch

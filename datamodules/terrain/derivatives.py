@@ -27,13 +27,10 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
-from datamodules.terrain.stencil import PixelSize, Spacing, check_elevation, evaluate, safe_sqrt, spacing_of
+from datamodules.terrain.stencil import NOTHING, PixelSize, Spacing, check_elevation, evaluate, inverse_root, spacing_of
 
 GradientMethod = Literal["horn", "zevenbergen_thorne"]
 REACH = (1, 1)
-
-# Below a rise of 0.1 nm in a metre there is no direction of fall, only rounding; the bound also keeps gradients finite in float32.
-_FLAT = 1e-20
 
 
 class Gradient:
@@ -54,16 +51,9 @@ class Gradient:
         return torch.addcmul(self.east * self.east, self.north, self.north)
 
     @cached_property
-    def flat(self) -> Tensor:
-        """Where no direction of fall exists."""
-        return self.squared < _FLAT
-
-    @cached_property
     def inverse(self) -> Tensor:
         """1 / sqrt(G), 0 where flat."""
-        if self.squared.requires_grad:
-            return torch.where(self.flat, 0.0, torch.where(self.flat, 1.0, self.squared).rsqrt())
-        return self.squared.rsqrt().masked_fill(self.flat, 0.0)
+        return inverse_root(self.squared)
 
     @cached_property
     def cosine(self) -> Tensor:
@@ -73,7 +63,8 @@ class Gradient:
     @cached_property
     def slope(self) -> Tensor:
         """Degrees."""
-        return safe_sqrt(self.squared).atan() * (180 / math.pi)
+        steepness = self.squared * self.inverse
+        return torch.atan2(steepness, steepness.new_ones(())) * (180 / math.pi)
 
     @cached_property
     def aspect(self) -> tuple[Tensor, Tensor]:
@@ -93,7 +84,7 @@ class Gradient:
         """Mean shade of four suns in the west, each weighted by how much the slope faces it or turns its back to it."""
         sine, cosine = self.aspect
         # On flat ground any aspect gives weights that sum to 2, so north does.
-        cosine = torch.where(self.flat, 1.0, cosine)
+        cosine = torch.where(self.squared < NOTHING, 1.0, cosine)
         total: Tensor | None = None
         for azimuth_deg in (225.0, 270.0, 315.0, 360.0):
             azimuth = math.radians(azimuth_deg)

@@ -100,8 +100,9 @@ def sizes_of(pixel_size: PixelSize) -> list[tuple[float, float]]:
 
 def in_strips(dem: Tensor) -> bool:
     """Whether `evaluate` works through this model in strips: large, on the CPU, without gradients, not while torch compiles or exports."""
-    large = dem.device.type == "cpu" and dem.numel() > _STRIP
-    return large and not (torch.is_grad_enabled() and dem.requires_grad) and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and dem.requires_grad):
+        return False
+    return dem.device.type == "cpu" and dem.numel() > _STRIP
 
 
 def evaluate(

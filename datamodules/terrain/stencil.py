@@ -6,13 +6,16 @@ holds one.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 -- the name by which every torch user knows it
 
 from datamodules.errors import UserError
+
+Owner = TypeVar("Owner")
+Value = TypeVar("Value")
 
 PixelSize = float | tuple[float, float] | Tensor
 """Metres a pixel: one number for square pixels, (x, y), a tensor (2,) = (x, y), or (B, 2) with one row for each item of the first
@@ -28,6 +31,30 @@ NOTHING = 1e-20
 # wake its other threads for so few (it does above 32768): waking them thousands of times costs more than they save, and on a busy machine
 # every time is a wait for the scheduler. `sqrt` and `atan` wake them above 2048 already, hence `rsqrt` and `atan2` in what runs in strips.
 _STRIP = 24576
+
+
+class Once(Generic[Owner, Value]):
+    """A property that is computed at first use and kept, as `functools.cached_property`.
+
+    That one takes a lock in Python 3.11, at which torch.compile gives up.
+    """
+
+    def __init__(self, function: Callable[[Owner], Value]) -> None:
+        self.function = function
+        self.name = function.__name__
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type[Owner]) -> "Once[Owner, Value]": ...
+    @overload
+    def __get__(self, owner: Owner, kind: type[Owner]) -> Value: ...
+    def __get__(self, owner: Owner | None, kind: type[Owner]) -> "Once[Owner, Value] | Value":
+        """Compute the value and put it in the place of the property."""
+        if owner is None:
+            return self
+        value = self.function(owner)
+        setattr(owner, self.name, value)
+        return value
 
 
 class Spacing(NamedTuple):

@@ -267,3 +267,10 @@ def test_exports_as_one_graph_with_free_sizes():
     program = torch.export.export(Stack(), (hills(2, 1, 20, 24), torch.full((2, 2), 5.0)), dynamic_shapes=free)
     dem, size = hills(3, 1, 200, 180), torch.tensor([[5.0, 5.0], [2.0, 3.0], [1.0, 1.0]])
     torch.testing.assert_close(program.module()(dem, size), terrain.terrain_layers(dem, size, names), equal_nan=True)
+
+
+def test_compiles_as_one_graph():
+    names = [*(name for name in terrain.LAYERS if not terrain.LAYERS[name].reach), "tpi:10", "local_relief:10", "openness_difference:10"]
+    compiled = torch.compile(lambda dem: terrain.terrain_layers(dem, 5.0, names), fullgraph=True, backend="eager")
+    dem = hills(1, 1, 30, 32)
+    torch.testing.assert_close(compiled(dem), terrain.terrain_layers(dem, 5.0, names), equal_nan=True)

@@ -174,8 +174,10 @@ def _report_all(runs: Path) -> int:
     repository = COMMITTED.parents[1]
     readmes = sorted(path for pattern in READMES for path in repository.glob(pattern))
     wanted = {path: marked_suites(path.read_text(encoding="utf-8")) for path in readmes}
-    code = 0
-    for folder in sorted(path for path in COMMITTED.glob("*") if (path / "records").is_dir()):
+    code, folders = 0, sorted(path for path in COMMITTED.glob("*") if (path / "records").is_dir())
+    if not folders:
+        print(f"no records in {COMMITTED.relative_to(repository)}; `zoo-bench run SUITE --results` puts them there")
+    for folder in folders:
         suite = load_suite(folder.name)
         code = max(code, _report(suite, Places(runs, suite.name, folder), [path for path in readmes if suite.name in wanted[path]]))
     return code

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812 - the name everybody uses
+import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from benchmarks.atomic import write_json

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 -- the name by which every torch user knows it
+from torch.nn import functional as F
 
 from datamodules.errors import UserError
 

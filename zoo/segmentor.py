@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.deeplabv3 import decoder as smp_deeplab
 from segmentation_models_pytorch.decoders.unet import decoder as smp_unet
 from torch import Tensor, nn

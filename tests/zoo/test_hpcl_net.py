@@ -4,7 +4,7 @@ import copy
 import math
 import os
 
-import lightning as L  # noqa: N812 - the name everybody uses
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -348,20 +348,20 @@ def test_each_switch_changes_what_it_says():
 
 
 @pytest.mark.parametrize(
-    ("network", "contrast", "level", "pool", "stride", "shape"),
+    ("network", "contrast", "source", "shape"),
     [
-        ({}, {}, 5, 1, 16, (6, 6)),
-        ({}, {"hyper_pixel_stride": 8}, 3, 1, 8, (12, 12)),
-        ({}, {"hyper_pixel_stride": 32}, 5, 2, 32, (3, 3)),
-        ({"output_stride": 32}, {}, 5, 1, 32, (3, 3)),
-        ({}, {"contrast_on": "decoder"}, None, 4, 16, (6, 6)),
-        ({"decoder": "unet"}, {"contrast_on": "decoder", "hyper_pixel_stride": 8}, None, 8, 8, (12, 12)),
+        ({}, {}, (5, 1, 16), (6, 6)),
+        ({}, {"hyper_pixel_stride": 8}, (3, 1, 8), (12, 12)),
+        ({}, {"hyper_pixel_stride": 32}, (5, 2, 32), (3, 3)),
+        ({"output_stride": 32}, {}, (5, 1, 32), (3, 3)),
+        ({}, {"contrast_on": "decoder"}, (None, 4, 16), (6, 6)),
+        ({"decoder": "unet"}, {"contrast_on": "decoder", "hyper_pixel_stride": 8}, (None, 8, 8), (12, 12)),
     ],
 )
-def test_hyper_pixels_come_from_the_map_and_in_the_size_asked_for(network, contrast, level, pool, stride, shape):
+def test_hyper_pixels_come_from_the_map_and_in_the_size_asked_for(network, contrast, source, shape):
     module = build(network=network, **contrast).train()
-    source = module.hyper_pixels.source
-    assert (source.level, source.pool, source.stride) == (level, pool, stride)
+    chosen = module.hyper_pixels.source
+    assert (chosen.level, chosen.pool, chosen.stride) == source
     batch = make_batch()
     image, terrain = module.network.preprocessing(batch["image"], batch["dem"], batch["pixel_size"])
     assert module.hyper_pixels.teacher(image, terrain).shape == (2, 8, *shape)

@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -147,8 +148,15 @@ class LandslideModule(L.LightningModule):
         return terms["total"]
 
     @final
-    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Let the method follow an optimiser step that happened."""
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, and let the method follow it. Here and not at the end of the batch, since checkpoints are written before that hook."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self._stepped:
             self._stepped = False
             self.on_optimizer_step()

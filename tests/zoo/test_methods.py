@@ -19,7 +19,7 @@ SEALED = [
     "setup",
     "on_fit_start",
     "on_train_batch_start",
-    "on_train_batch_end",
+    "optimizer_step",
     "training_step",
     "configure_optimizers",
     "on_validation_epoch_start",

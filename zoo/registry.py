@@ -11,9 +11,11 @@ import torch
 from datamodules.errors import UserError
 from zoo.base import LandslideModule
 from zoo.deeplab import DeepLab
+from zoo.mrife import MRIFE
 
 METHODS: Final[dict[str, type[LandslideModule]]] = {
     "deeplab": DeepLab,
+    "mrife": MRIFE,
 }
 """Stem -> class. Written by hand: a name that appears in tables and folders is never derived from another."""
 

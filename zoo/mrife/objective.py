@@ -1,22 +1,17 @@
-"""MRIFE's objective: block classes, edge-focused masking, recovery of the teacher's features, contrast of class descriptors."""
+"""MRIFE's objective: recovery of the teacher's features under masked edges, and contrast of class descriptors."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from datamodules.errors import UserError
-from zoo.contrast import EmaTeacher, cell_shares, info_nce
+from zoo.contrast import EmaTeacher, info_nce
+from zoo.mrife.blocks import NUM_CLASSES, BlockRatios, block_classes, blocks_to_cells, blocks_to_pixels, choose_blocks
 from zoo.mrife.network import EnhancementBranch, Interaction, RecoveringPath, untouched_running_statistics
 from zoo.segmentor import Segmentor
-
-UNCLASSED: Final = -1
-BACKGROUND_BLOCK: Final = 0
-EDGE_BLOCK: Final = 1
-INTERIOR_BLOCK: Final = 2
-NUM_CLASSES: Final = 3
 
 MfmLoss = Literal["cosine", "l2", "l1", "ibot"]
 MaskFill = Literal["learnable", "zero", "mean", "noise"]
@@ -122,99 +117,6 @@ def _require(options: EnhancementOptions, field: str, problem: str, *, holds: bo
         raise UserError(problem, f"the default is {default}", field=f"enhancement.{field}", value=getattr(options, field), exit_code=2)
 
 
-# ---- blocks ----------------------------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def block_classes(mask: Tensor, block_size: int, mixed_share: float = 0.0, min_valid_share: float = 0.5) -> Tensor:
-    """Class of each block by the share of landslide among its labelled pixels.
-
-    Args:
-        mask: uint8 (B, H, W): 0 background, 1 landslide, 255 ignore.
-        block_size: Pixels, each way; blocks at the lower and right end may reach beyond the mask.
-        mixed_share: Up to this share of the other class a block still counts as pure.
-        min_valid_share: Least share of labelled pixels of the whole block.
-
-    Returns:
-        int64 (B, n, m): -1 unclassed, 0 background, 1 edge, 2 interior.
-    """
-    shares = cell_shares(mask, block_size)
-    # Not stated in the paper: the limits; "by pixel composition" makes any mixture an edge.
-    background = shares.landslide_share <= mixed_share
-    interior = shares.landslide_share >= 1 - mixed_share
-    classes = EDGE_BLOCK - background.long() + interior.long()
-    return torch.where((shares.valid_share >= min_valid_share) & (shares.valid_share > 0), classes, UNCLASSED)
-
-
-@torch.no_grad()
-def choose_blocks(classes: Tensor, options: EnhancementOptions) -> Tensor:
-    """Draw the blocks to mask: of each class and image exactly its ratio, rounded to the nearest whole number (halves to the even one).
-
-    A random score orders the blocks within their class, and the first ones are taken: no shape depends on the data.
-
-    Args:
-        classes: int64 (B, n, m), from `block_classes`.
-        options: Ratios, and whether they are of classes or of all blocks.
-
-    Returns:
-        bool (B, n, m).
-    """
-    flat = classes.flatten(1)
-    member = flat[:, None, :] == torch.arange(NUM_CLASSES, device=flat.device)[:, None]  # (B, 3, N)
-    num = member.sum(2).float()
-    ratio = torch.cat(
-        [torch.full_like(num[:1, :1], value) for value in (options.background_ratio, options.edge_ratio, options.interior_ratio)], dim=1
-    )
-    # Not stated in the paper: what an image without an edge takes part in.
-    ratio = torch.where(num[:, EDGE_BLOCK, None] > 0, ratio, options.ratio_without_edge)
-    wanted = (ratio * num).round()
-    if options.masking == "random":
-        member, wanted = member.any(1, keepdim=True), wanted.sum(1, keepdim=True)
-    score = torch.rand(flat.shape, device=flat.device)[:, None].masked_fill(~member, 2.0)
-    rank = score.argsort(2).argsort(2)
-    chosen = (rank < wanted[:, :, None]) & member
-    return chosen.any(1).view_as(classes)
-
-
-@torch.no_grad()
-def blocks_to_pixels(blocks: Tensor, block_size: int, height: int, width: int) -> Tensor:
-    """(B, n, m) -> (B, H, W): the value of each pixel's block."""
-    return blocks.repeat_interleave(block_size, 1)[:, :height].repeat_interleave(block_size, 2)[..., :width]
-
-
-@torch.no_grad()
-def blocks_to_cells(blocks: Tensor, block_size: int, stride: int, image_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Share of each cell of a feature map that lies in the given blocks.
-
-    Args:
-        blocks: bool or float (B, K, n, m): K sets of blocks.
-        block_size: Pixels of a block, each way.
-        stride: Pixels of a cell, each way.
-        image_size: (H, W) of the image; what blocks and cells have beyond it counts for nothing.
-        grid: (h, w) of the feature map.
-
-    Returns:
-        float32 (B, K, h, w) in [0, 1].
-    """
-    rows, columns = (
-        _overlap(num_cells, stride, num_blocks, block_size, length, blocks.device)
-        for num_cells, num_blocks, length in zip(grid, blocks.shape[-2:], image_size, strict=True)
-    )
-    with torch.autocast(device_type=blocks.device.type, enabled=False):
-        return rows @ blocks.float() @ columns.T
-
-
-def _overlap(num_cells: int, stride: int, num_blocks: int, block_size: int, length: int, device: torch.device) -> Tensor:  # noqa: PLR0917 - two grids
-    """Share of each cell in each block along one axis, float32 (num_cells, num_blocks)."""
-    cell = torch.arange(num_cells, device=device)[:, None] * stride
-    block = torch.arange(num_blocks, device=device)[None] * block_size
-    end = torch.minimum(cell + stride, block + block_size).clamp(max=length)
-    return (end - torch.maximum(cell, block)).clamp(min=0) / stride
-
-
-# ---- terms -----------------------------------------------------------------------------------------------------------------------------
-
-
 def recovery_distance(  # noqa: PLR0917 - the two maps, and what one of the four distances needs
     recovered: Tensor, target: Tensor, kind: MfmLoss, centre: Tensor, student_temperature: float = 0.1, target_temperature: float = 0.04
 ) -> Tensor:
@@ -295,6 +197,7 @@ class FeatureEnhancement(nn.Module):
         super().__init__()
         self.options = options
         self.stride = max(network.strides)
+        self.ratios = BlockRatios(options.background_ratio, options.edge_ratio, options.interior_ratio, options.ratio_without_edge)
         learns_token = bool(options.mfm_weight) and options.mask_fill == "learnable"
         self.mask_token = nn.Parameter(torch.zeros(1, network.out_channels[0], 1, 1)) if learns_token else None
         self.teacher = (
@@ -339,7 +242,7 @@ class FeatureEnhancement(nn.Module):
             target = (branch.recover(deep) if self.teacher is None else self.teacher(image, terrain)).detach()
         terms: dict[str, Tensor] = {}
         if options.mfm_weight:
-            chosen = choose_blocks(classes, options)
+            chosen = choose_blocks(classes, self.ratios, by_class=options.masking == "edge")
             masked_cells = blocks_to_cells(chosen[:, None], options.block_size, self.stride, image_size, (grid[0], grid[1]))
             hidden = blocks_to_pixels(chosen, options.block_size, *image_size)
             with untouched_running_statistics(network.modules()):
@@ -347,7 +250,7 @@ class FeatureEnhancement(nn.Module):
                 # running statistics; the batch's own are used, as everywhere in training.
                 masked_deep = network.encode(*self._hide(image, terrain, hidden))[-1]
             # The head may be told what the segmentation branch sees outside the masked cells, and never so as to train it for that.
-            visible = deep.detach() * (masked_cells == 0)
+            visible = deep.detach() * (masked_cells == 0) if options.interaction == "both" else None
             recovered = branch.recover(masked_deep, visible)
             distance = recovery_distance(
                 recovered, target, options.mfm_loss, self.centre, options.student_temperature, options.target_temperature

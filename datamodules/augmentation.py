@@ -53,8 +53,8 @@ class Augmentation:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pipelines": None}
 
-    def _compose(self) -> tuple[Any, Any]:
-        """Both pipelines, made on first use."""
+    def pipelines(self) -> tuple[Any, Any]:
+        """Geometry and colour as albumentations composes them; made on first use."""
         if self._pipelines is None:
             # Without this, importing albumentations asks the network for its newest version.
             os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -83,7 +83,8 @@ class Augmentation:
         """Augment one window.
 
         Args:
-            layers: All of size (H + 2 halo, W + 2 halo).
+            layers: All of size (H + 2 halo, W + 2 halo). What the geometry draws in from beyond has no data: reading half as many
+                pixels again to fill it would cost more than the 5 % of pixels are worth.
             pixel_size: Metres (x, y).
             seed: Decides everything.
             halo: Pixels that image and mask lose on each side.
@@ -91,19 +92,17 @@ class Augmentation:
         Returns:
             Image and mask (H, W) and elevation (H + 2 halo, W + 2 halo), with their pixel size.
         """
-        geometry, colour = self._compose()
+        geometry, colour = self.pipelines()
         image, dem, mask = layers.image, layers.dem, layers.mask
         if self.geometry:
             geometry.set_random_seed(seed)
             changed = geometry(image=image, dem=dem[..., None], mask=mask)
-            image, dem, mask = changed["image"], changed["dem"][..., 0], changed["mask"]
+            image, dem, mask = changed["image"], changed["dem"][..., 0], _without_blends(changed["mask"])
             pixel_size = _new_pixel_size(pixel_size, changed["applied_transforms"])
-        if halo:
-            inner = np.s_[halo:-halo, halo:-halo]
-            image, mask = np.ascontiguousarray(image[inner]), mask[inner]
+        image, mask = crop(image, halo), crop(mask, halo)
         if self.colour:
             colour.set_random_seed(seed)
-            image = self._recolour(image, colour)
+            image = self._recolour(np.ascontiguousarray(image), colour)
         return Layers(image, dem, mask), pixel_size
 
     def _recolour(self, image: Array, colour: Callable[..., dict[str, Any]]) -> Array:
@@ -116,6 +115,25 @@ class Augmentation:
         inside = (scaled >= 0) & (scaled <= 1)
         changed = colour(image=np.where(inside, scaled, 0).astype(np.float32))["image"] * span + low
         return np.where(inside, changed, image).astype(np.float32)
+
+
+def crop(array: Array, margin: int) -> Array:
+    """The array (H, W, ...) without `margin` pixels on each side."""
+    return array[margin : array.shape[0] - margin, margin : array.shape[1] - margin]
+
+
+def _without_blends(mask: Array) -> Array:
+    """Also take out the neighbours of pixels without an image: interpolation has mixed nodata values into them."""
+    missing = mask == NO_IMAGE
+    if not missing.any():
+        return mask
+    wide = missing.copy()
+    wide[1:] |= missing[:-1]
+    wide[:-1] |= missing[1:]
+    tall = wide.copy()
+    wide[:, 1:] |= tall[:, :-1]
+    wide[:, :-1] |= tall[:, 1:]
+    return np.where(wide, np.uint8(NO_IMAGE), mask)
 
 
 def _new_pixel_size(pixel_size: tuple[float, float], applied: list[tuple[str, dict[str, Any]]]) -> tuple[float, float]:

@@ -90,6 +90,7 @@ def data_statistics(readers: Iterable[SceneReader], image_channels: int, tile_si
                 heights = square[~np.isnan(square)]
                 if heights.size:
                     relief.update(heights[None] - heights.mean())
+        reader.close()
     return DataStatistics(_plain(image.mean), _plain(image.std), float(elevation.mean[0]), float(elevation.std[0]), float(relief.std[0]))
 
 

@@ -110,11 +110,19 @@ class LandslideModule(L.LightningModule):
                 value=options.image_channels,
             )
         if options.inputs != "image" and not data.has_dem:
-            raise UserError("the data have no elevation model", "set it to image, or add a dem to each scene", field="network.inputs", value=options.inputs)
+            raise UserError(
+                "the data have no elevation model",
+                "set it to image, or add a dem to each scene",
+                field="network.inputs",
+                value=options.inputs,
+            )
         needed = halo_of(preprocessing.terrain, data.smallest_pixel_m) if preprocessing.terrain else 0
         if data.halo < needed:
             raise UserError(
-                f"the terrain layers {', '.join(preprocessing.terrain)} need {needed} pixels", f"set it to {needed}", field="data.halo", value=data.halo
+                f"the terrain layers {', '.join(preprocessing.terrain)} need {needed} pixels",
+                f"set it to {needed}",
+                field="data.halo",
+                value=data.halo,
             )
         if stage == "fit":
             preprocessing.set_statistics(data.statistics)

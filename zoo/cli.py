@@ -65,15 +65,22 @@ def fit(arguments: Sequence[str]) -> int:
     """`zoo fit`: train by a configuration file and options."""
     # Lightning warns that arguments should not be given twice; they are not, `sys.argv` holds the same.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter", category=UserWarning)
-    _FitCLI(
-        LandslideModule,
-        LandslideDataModule,
-        subclass_mode_model=True,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={**TRAINER_DEFAULTS, "logger": LOGGER},
-        args=["fit", *arguments],
-    )
+    try:
+        _FitCLI(
+            LandslideModule,
+            LandslideDataModule,
+            subclass_mode_model=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={**TRAINER_DEFAULTS, "logger": LOGGER},
+            args=["fit", *arguments],
+        )
+    except ValueError as error:
+        # jsonargparse wraps what a constructor raises; the reason is further down the chain.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        raise (cause or error) from error
     return 0
 
 
@@ -100,7 +107,12 @@ def evaluate(split: str, arguments: Sequence[str]) -> int:
     data = parser.instantiate(options).data
     module = load_checkpoint(options.ckpt)
     trainer = L.Trainer(
-        accelerator=options.accelerator, devices=options.devices, logger=False, enable_checkpointing=False, enable_model_summary=False, **TRAINER_DEFAULTS
+        accelerator=options.accelerator,
+        devices=options.devices,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        **TRAINER_DEFAULTS,
     )
     run = trainer.validate if split == "val" else trainer.test
     run(module, datamodule=data, verbose=False)

@@ -67,6 +67,8 @@ def build_encoder(
     Raises:
         UserError: Unknown name (with the nearest ones), a stride that the network does not have, weights that do not fit.
     """
+    if weights in ("null", "None"):
+        weights = None  # jsonargparse hands over the word when an option on the command line overrides a file's value by null
     if name.startswith("timm-") and timm.is_model(name.removeprefix("timm-")):
         name = "tu-" + name.removeprefix("timm-")
     # The stem is built for three channels when weights come in, because those weights expect them, and widened afterwards.
@@ -203,7 +205,11 @@ def _load_file(encoder: nn.Module, weights: str, name: str) -> None:
     path = Path(weights)
     if not path.is_file():
         raise UserError(
-            "no such file", 'give None, "imagenet", "imagenet-lite0" or the path of a state dict', field="weights", value=weights, exit_code=2
+            "no such file",
+            'give None, "imagenet", "imagenet-lite0" or the path of a state dict',
+            field="weights",
+            value=weights,
+            exit_code=2,
         )
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file  # noqa: PLC0415 - only who has such a file needs it

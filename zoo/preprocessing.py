@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from datamodules.statistics import DataStatistics
-from datamodules.terrain import LAYERS, layer, terrain_layers
+from datamodules.terrain import LAYERS, terrain_layers
 
 Inputs = Literal["image", "dem", "both"]
 
@@ -39,7 +39,7 @@ class Preprocessing(nn.Module):
 
     image_mean: Tensor
     image_std: Tensor
-    relief_std: Tensor
+    elevation_std: Tensor
     layer_centre: Tensor
     layer_scale: Tensor
     is_elevation: Tensor
@@ -59,8 +59,8 @@ class Preprocessing(nn.Module):
             )
         self.register_buffer("image_mean", torch.zeros(self.image_channels))
         self.register_buffer("image_std", torch.ones(self.image_channels))
-        self.register_buffer("relief_std", torch.tensor(100.0))
-        ranges = [(layer(name).low, layer(name).high) for name in self.terrain]
+        self.register_buffer("elevation_std", torch.tensor(100.0))
+        ranges = [(LAYERS[name].low, LAYERS[name].high) for name in self.terrain]
         # Not in the state dict: they follow from the names.
         for name, values in (
             ("layer_centre", [(low + high) / 2 for low, high in ranges]),
@@ -87,8 +87,8 @@ class Preprocessing(nn.Module):
             self.image_mean.copy_(torch.tensor(statistics.image_mean))
             # A constant band carries nothing; a standard deviation of 1 keeps it at 0 instead of dividing by 0.
             self.image_std.copy_(torch.tensor([std if std > 0 else 1.0 for std in statistics.image_std]))
-        if self.terrain_channels and statistics.relief_std > 0:
-            self.relief_std.fill_(statistics.relief_std)
+        if self.terrain_channels and statistics.elevation_std > 0:
+            self.elevation_std.fill_(statistics.elevation_std)
 
     def forward(self, image: Tensor, dem: Tensor, pixel_size: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise.
@@ -114,7 +114,7 @@ class Preprocessing(nn.Module):
         layers = layers[..., top : top + height, left : left + width]
         window_mean = torch.nanmean(layers, dim=(-2, -1), keepdim=True)
         centre = torch.where(self.is_elevation, window_mean, self.layer_centre)
-        scale = torch.where(self.is_elevation, self.relief_std, self.layer_scale)
+        scale = torch.where(self.is_elevation, self.elevation_std, self.layer_scale)
         return image, fill_from_neighbours((layers - centre) / scale, RIM_STEPS)
 
 

@@ -48,7 +48,9 @@ def method_class(name: str) -> type[LandslideModule]:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot be imported: {error}", "check the class path and PYTHONPATH", field="method", value=name, exit_code=2) from error
+        raise UserError(
+            f"cannot be imported: {error}", "check the class path and PYTHONPATH", field="method", value=name, exit_code=2
+        ) from error
     if not (isinstance(found, type) and issubclass(found, LandslideModule)):
         raise UserError("is no LandslideModule", "derive it from zoo.base.LandslideModule", field="method", value=name, exit_code=2)
     return found
@@ -119,7 +121,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a broken file; all mean the same to the user
-        raise UserError(f"cannot be read as a checkpoint ({type(error).__name__})", "the file may be truncated; write it again", file=path) from error
+        raise UserError(
+            f"cannot be read as a checkpoint ({type(error).__name__})", "the file may be truncated; write it again", file=path
+        ) from error
     if not isinstance(checkpoint, dict) or "landslide_zoo" not in checkpoint:
         raise UserError("is not a checkpoint of this package", "give a .ckpt file that `zoo fit` or `zoo-bench run` wrote", file=path)
     return checkpoint

@@ -170,7 +170,9 @@ class DeepLabV3PlusDecoder(nn.Module):
     def __init__(self, channels: list[int], options: NetworkOptions) -> None:
         super().__init__()
         if not channels[LOW_LEVEL]:
-            raise UserError("its level of stride 4 is empty", "take decoder unet or another encoder", field="encoder", value=options.encoder)
+            raise UserError(
+                "its level of stride 4 is empty", "take decoder unet or another encoder", field="encoder", value=options.encoder
+            )
         parts = smp_deeplab.DeepLabV3PlusDecoder(
             encoder_channels=channels,
             encoder_depth=5,

@@ -21,8 +21,9 @@ dimension."""
 Reach = tuple[int, int]
 """Pixels (rows, columns) that a layer reads on each side of a pixel."""
 
-# Elements a strip: its dozen temporaries of 1 MB stay in the cache of a core or two, which is what makes the CPU path fast.
-_STRIP = 1 << 18
+# Elements a strip. Its dozen temporaries of 100 kB stay in the cache of a core, which is what makes the CPU path fast, and torch does not wake
+# its other threads for so few (it does above 32768): waking them a thousand times costs more than they save, a lot more on a busy machine.
+_STRIP = 24576
 
 
 class Spacing(NamedTuple):
@@ -58,7 +59,7 @@ def spacing_of(pixel_size: PixelSize, dem: Tensor) -> Spacing:
             return Spacing(size, size)
         if size.shape == (2,):
             return Spacing(size[0], size[1])
-        if size.ndim != 2 or size.shape[1] != 2 or dem.ndim < 3 or size.shape[0] not in {1, dem.shape[0]}:
+        if size.ndim != 2 or size.shape[-1] != 2 or dem.ndim < 3 or size.shape[0] not in {1, dem.shape[0]}:
             raise ValueError(f"pixel_size must be (2,) or (B, 2) with B of the dem {tuple(dem.shape)}, not {tuple(size.shape)}")
         shape = (-1, *(1,) * (dem.ndim - 1))
         return Spacing(size[:, 0].reshape(shape), size[:, 1].reshape(shape))
@@ -93,6 +94,12 @@ def sizes_of(pixel_size: PixelSize) -> list[tuple[float, float]]:
     return sizes
 
 
+def in_strips(dem: Tensor) -> bool:
+    """Whether `evaluate` works through this model in strips: large, on the CPU, without gradients, not while torch compiles or exports."""
+    large = dem.device.type == "cpu" and dem.numel() > _STRIP
+    return large and not (torch.is_grad_enabled() and dem.requires_grad) and not torch.compiler.is_compiling()
+
+
 def evaluate(
     dem: Tensor, reach: Reach, compute: Callable[[Tensor], Sequence[Tensor]], count: int, out: Sequence[Tensor] | None = None
 ) -> Sequence[Tensor]:
@@ -107,7 +114,7 @@ def evaluate(
         reach: By how much the window exceeds the result on each side.
         compute: From (..., h + 2 rows, w + 2 columns) to `count` tensors (..., h, w).
         count: Number of results.
-        out: Where to write, `count` tensors like `dem`; used in the strip mode only.
+        out: Where to write, `count` tensors like `dem`; only where `in_strips` holds.
 
     Returns:
         `count` tensors like `dem`, NaN where `compute` is NaN and where the window leaves the model.
@@ -115,14 +122,14 @@ def evaluate(
     rows, columns = reach
     height, width = dem.shape[-2:]
     if height <= 2 * rows or width <= 2 * columns:
-        return [torch.full_like(dem, torch.nan) for _ in range(count)]
+        return [torch.full_like(dem, torch.nan) for _ in range(count)] if out is None else [result.fill_(torch.nan) for result in out]
     if torch.is_grad_enabled() and dem.requires_grad:
         with torch.no_grad():
             undefined = [values.isnan() for values in evaluate(dem.detach(), reach, compute, count)]
         finite = torch.where(dem.isnan(), 0.0, dem)
         padded = (_pad(values, reach) for values in compute(finite))
         return [torch.where(mask, torch.nan, values) for mask, values in zip(undefined, padded, strict=True)]
-    if dem.device.type != "cpu" or dem.numel() <= _STRIP or torch.compiler.is_compiling():
+    if not in_strips(dem):
         return [_pad(values, reach) for values in compute(dem)]
     results = [torch.empty(dem.shape, dtype=dem.dtype) for _ in range(count)] if out is None else out
     for result in results:
@@ -138,6 +145,26 @@ def evaluate(
         for result, values in zip(results, compute(window), strict=True):
             result[..., top:bottom, columns : width - columns] = values
     return results
+
+
+def each_size(dem: Tensor, pixel_size: PixelSize, compute: Callable[[Tensor, tuple[float, float]], Sequence[Tensor]]) -> Sequence[Tensor]:
+    """Run a computation whose window depends on the pixel size: once where all items share it, else item by item.
+
+    Args:
+        dem: (..., H, W).
+        pixel_size: Metres; see `PixelSize`. A tensor on a GPU is read on the host, so give numbers or a CPU tensor in a training step.
+        compute: From (dem, (x, y)) to tensors like its dem.
+
+    Raises:
+        ValueError: Sizes for another number of items than the first dimension of `dem`.
+    """
+    sizes = sizes_of(pixel_size)
+    if len(set(sizes)) == 1:
+        return compute(dem, sizes[0])
+    if dem.ndim < 3 or len(sizes) != dem.shape[0]:
+        raise ValueError(f"pixel_size has {len(sizes)} rows, which does not fit a dem of shape {tuple(dem.shape)}")
+    items = [compute(item, size) for item, size in zip(dem.unbind(0), sizes, strict=True)]
+    return [torch.stack(values) for values in zip(*items, strict=True)]
 
 
 def _pad(values: Tensor, reach: Reach) -> Tensor:

@@ -33,7 +33,14 @@ def data(folder, **settings):
 def test_one_follow_up_per_optimiser_step(data_folder, tmp_path, accumulate, expected):
     torch.manual_seed(0)
     module = Counting(network=NetworkOptions(**TINY))
-    trainer = L.Trainer(max_epochs=1, accumulate_grad_batches=accumulate, enable_checkpointing=False, limit_val_batches=0, default_root_dir=tmp_path, **QUIET)
+    trainer = L.Trainer(
+        max_epochs=1,
+        accumulate_grad_batches=accumulate,
+        enable_checkpointing=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+        **QUIET,
+    )
     trainer.fit(module, datamodule=data(data_folder))
     assert module.followed == expected
 
@@ -79,7 +86,9 @@ def test_a_run_resumed_after_its_first_epoch_equals_one_that_was_not_interrupted
 def _evaluate(rank: int, world_size: int, folder: str, out: str) -> None:
     import os
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29533", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0")
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT="29533", WORLD_SIZE=str(world_size), RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0"
+    )
     torch.manual_seed(0)
     module = create_method("deeplab", network=TINY)
     strategy = {"strategy": "ddp", "devices": world_size} if world_size > 1 else {"devices": 1}

@@ -76,9 +76,13 @@ def test_every_shipped_configuration_parses(config):
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, data_folder):
-    filled = [{"CONFIG": str(CONFIGS[0].parent / "deeplab.yaml"), "DATA": str(data_folder)}.get(argument, argument) for argument in arguments]
+    filled = [
+        {"CONFIG": str(CONFIGS[0].parent / "deeplab.yaml"), "DATA": str(data_folder)}.get(argument, argument) for argument in arguments
+    ]
     with pytest.raises(UserError) as caught:
-        main(filled + (TINY if filled[0] == "fit" and "CONFIG" in arguments and len(arguments) > 3 and "encod" not in arguments[-1] else []))
+        main(
+            filled + (TINY if filled[0] == "fit" and "CONFIG" in arguments and len(arguments) > 3 and "encod" not in arguments[-1] else [])
+        )
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -93,7 +97,9 @@ def test_data_without_elevation_are_refused_by_a_network_that_needs_it_and_not_b
 @pytest.mark.slow
 def test_the_process_ends_with_one_line_and_the_right_code(data_folder):
     for arguments, code in ((["methods"], 0), (["fit", "--config", "nowhere.yaml"], 2), (["test", "--ckpt", "missing.ckpt"], 2), ([], 2)):
-        done = subprocess.run([sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        done = subprocess.run(
+            [sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+        )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         if code and arguments:

@@ -28,7 +28,9 @@ class PlainEncoder(nn.Module):
 
 @pytest.fixture
 def own_class(monkeypatch, tmp_path):
-    (tmp_path / "own_backbone.py").write_text("from torch import nn\nclass NotOne(nn.Module):\n    def __init__(self, **_):\n        super().__init__()\n")
+    (tmp_path / "own_backbone.py").write_text(
+        "from torch import nn\nclass NotOne(nn.Module):\n    def __init__(self, **_):\n        super().__init__()\n"
+    )
     import sys
     import types
 
@@ -56,7 +58,12 @@ def test_a_class_of_the_users_own(own_class):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("resnet19", "resnet18"), ("tu-convnext_tinny", "tu-convnext_tiny"), ("own_package.Nothing", "imported"), ("own_backbone.NotOne", "out_channels")],
+    [
+        ("resnet19", "resnet18"),
+        ("tu-convnext_tinny", "tu-convnext_tiny"),
+        ("own_package.Nothing", "imported"),
+        ("own_backbone.NotOne", "out_channels"),
+    ],
 )
 def test_unknown_encoders_say_what_was_meant(own_class, name, hint):
     with pytest.raises(UserError, match=hint):
@@ -108,7 +115,9 @@ def test_offline_imagenet_weights_are_the_published_network():
         torch.testing.assert_close(deprecated.eval()(image)[-1], expected)
     torch.testing.assert_close(deepest, expected)
     # A network that was never trained would not separate anything: the stem's filters of the trained one are not noise.
-    assert float(encoder.model.conv_stem.weight.std()) != pytest.approx(float(timm.create_model("tf_efficientnet_lite0").conv_stem.weight.std()), rel=0.05)
+    assert float(encoder.model.conv_stem.weight.std()) != pytest.approx(
+        float(timm.create_model("tf_efficientnet_lite0").conv_stem.weight.std()), rel=0.05
+    )
 
 
 def test_weights_from_a_file(tmp_path):

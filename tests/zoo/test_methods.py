@@ -89,7 +89,9 @@ def test_every_trainable_parameter_of_the_network_gets_a_finite_gradient(method,
 
 
 @every_method
-@pytest.mark.parametrize(("size", "label"), [(1, None), (2, 0), (2, 1), (2, 255)], ids=["batch of one", "background", "landslide", "all ignored"])
+@pytest.mark.parametrize(
+    ("size", "label"), [(1, None), (2, 0), (2, 1), (2, 255)], ids=["batch of one", "background", "landslide", "all ignored"]
+)
 def test_degenerate_batches_train(method, size, label):
     module = tiny(method).train()
     terms = module.objective(make_batch(size, label=label))
@@ -123,7 +125,9 @@ def test_constructor_arguments_are_kept_and_build_the_same_module(method):
     assert stored["network"]["encoder"] == "tu-test_efficientnet"
     rebuilt = create_method(method, **copy.deepcopy(stored))
     assert rebuilt.hyperparameters() == stored
-    assert {name: value.shape for name, value in rebuilt.state_dict().items()} == {name: value.shape for name, value in module.state_dict().items()}
+    assert {name: value.shape for name, value in rebuilt.state_dict().items()} == {
+        name: value.shape for name, value in module.state_dict().items()
+    }
     assert check_method(method, stored) == check_method(method, rebuilt.hyperparameters())
 
 

@@ -87,7 +87,7 @@ def landslide_cells(shares: CellShares, positive_share: float = 0.5, min_valid_s
 def _dilate(region: Tensor, radius: int) -> Tensor:
     """Dilate bool (B, H, W) by a square of (2 radius + 1) pixels; beyond the rim there is nothing.
 
-    A square is one line after another, and a line of n the maximum of two lines of about n / 2: a dozen passes whatever the radius,
+    A square is one line after another, and a line of n the maximum of two lines of about n / 2: a dozen passes for 16 pixels,
     where one pooling window would visit (2 radius + 1)^2 pixels.
     """
     pixels = region
@@ -122,11 +122,11 @@ def boundary_cells(
     pixels within `radius` of a landslide pixel. This is dilation minus erosion, but for ignored pixels, which make no boundary
     and belong to no band; the rim of the mask makes none either. A cell touches the band when one of its pixels does.
 
-    With `parts="back_side"` the toe is dropped, so that back wall and side walls remain: per connected landslide (8-connected on
-    the cell grid) those boundary cells that lie lower than the `toe_quantile` of elevation along its boundary, inner and outer side
-    each by their own quantile, since the outer side of a slope's foot lies lower as a whole. An outer cell goes with the nearest
-    landslide (of equally near ones, the lowest rightmost). A level boundary has no toe. Cells without elevation, and outer cells of
-    a landslide too small to fill a cell, are dropped: nothing shows that they are back or side.
+    With `parts="back_side"` the toe is dropped, so that back wall and side walls remain. Per connected landslide (8-connected on the
+    cell grid) the toe is those boundary cells that do not lie above the `toe_quantile` of elevation along its boundary. The inner and
+    the outer side have a quantile each, since the outer side of a slope's foot lies lower as a whole. An outer cell goes with the
+    nearest landslide; of equally near ones, that which reaches furthest down the grid. A level boundary has no toe. Cells without
+    elevation, and outer cells of a landslide too small to fill a cell, are dropped: nothing shows that they are back or side.
 
     Args:
         mask: uint8 (B, H, W): 0 background, 1 landslide, 255 ignore.
@@ -227,7 +227,7 @@ def component_labels(foreground: Tensor) -> Tensor:
 
 
 def _above_toe(cells: Tensor, labels: Tensor, elevation: Tensor, quantile: float) -> Tensor:
-    """Cells that do not lie lower than the quantile of elevation (linear interpolation) among `cells` of the same label.
+    """Cells that lie above the quantile of elevation (linear interpolation) among `cells` of the same label.
 
     Sorted by label, then by elevation, each landslide is one run of known start and length: a quantile of fixed shape.
     """
@@ -244,7 +244,8 @@ def _above_toe(cells: Tensor, labels: Tensor, elevation: Tensor, quantile: float
     lower = height.gather(1, start + below)
     upper = height.gather(1, start + torch.minimum(below + 1, count - 1))
     threshold = lower + (position - below) * (upper - lower)
-    above = (height >= threshold) & (group > 0)
+    # The highest cell is never toe: a level boundary, or one of a single cell, has none.
+    above = ((height > threshold) | (height == height.gather(1, start + count - 1))) & (group > 0)
     return torch.zeros_like(above).scatter(1, order, above).view_as(cells)
 
 

@@ -232,6 +232,7 @@ class LandslideDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             rank=rank,
             world_size=world_size,
+            batches_done=self._batches_done if self.trainer else None,
         )
         return self._loader(dataset, sampler)
 
@@ -251,6 +252,10 @@ class LandslideDataModule(L.LightningDataModule):
         """All windows of a split, each on exactly one rank."""
         dataset = WindowDataset(self._readers[split], self._windows[split], size=self.tile_size, halo=self.halo)
         return self._loader(dataset, ShardSampler(len(dataset), *self._place()))
+
+    def _batches_done(self) -> int:
+        """Batches that this process has trained on, those before a resume included."""
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.processed) if self.trainer else 0
 
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""

@@ -1,11 +1,14 @@
-"""The order in which windows are trained on and evaluated: a pure function of (seed, epoch), dealt out over ranks.
+"""The order in which windows are trained on and evaluated: a pure function of (seed, round), dealt out over ranks.
+
+Training draws from one endless stream of rounds. Where an iteration starts is asked of the trainer, as the number of batches that it has
+really trained on: Lightning's own count of epochs is off by one after a resume, and its sampler epochs with it.
 
 A training item is (window, item seed). Neither depends on the number of workers, and the union over ranks is the stream of one
 process, so that a run is the same run wherever it runs.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,7 @@ _LARGEST_SEED = 2**31 - 1
 class TrainingSampler(Sampler[tuple[int, int]]):
     """Draws windows with a target share of landslide windows.
 
-    An epoch is whole batches on all ranks: `num_samples` is rounded up to a multiple of `batch_size * world_size`. Within a class
+    A round (an epoch) is whole batches on all ranks: `num_samples` is rounded up to a multiple of `batch_size * world_size`. Within a class
     windows are drawn without replacement until it is exhausted, then anew; the landslide windows are spread evenly over the
     epoch, and at random within a step.
 
@@ -31,6 +34,7 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         seed: Of the run.
         batch_size: Of one rank.
         rank, world_size: This process among all.
+        batches_done: Gives the number of batches that each rank has trained on; None = whole epochs as `set_epoch` counts them.
 
     Raises:
         UserError: The share asks for a class of which there is no window.
@@ -46,8 +50,10 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
+        batches_done: Callable[[], int] | None = None,
     ) -> None:
         super().__init__()
+        self._batches_done = batches_done
         self._classes = np.flatnonzero(~landslide), np.flatnonzero(landslide)
         step = batch_size * world_size
         self.total = math.ceil((num_samples or len(landslide)) / step) * step
@@ -66,15 +72,20 @@ class TrainingSampler(Sampler[tuple[int, int]]):
                     )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls it."""
+        """Choose the epoch whose order comes next, where no trainer says how many batches are done."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return self.total // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        windows, seeds = self.order(self.epoch)
-        return iter(list(zip(windows[self.rank :: self.world_size].tolist(), seeds[self.rank :: self.world_size].tolist(), strict=True)))
+        start = self.epoch * self.total if self._batches_done is None else self._batches_done() * self._step
+        first, offset = divmod(start, self.total)
+        parts = [self.order(first), self.order(first + 1)] if offset else [self.order(first)]
+        windows, seeds = (
+            np.concatenate(column)[offset : offset + self.total][self.rank :: self.world_size] for column in zip(*parts, strict=True)
+        )
+        return iter(list(zip(windows.tolist(), seeds.tolist(), strict=True)))
 
     def order(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Windows and item seeds of one epoch over all ranks, int64 (total,) each."""

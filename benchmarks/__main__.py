@@ -1,0 +1,5 @@
+"""`python -m benchmarks` is `zoo-bench`."""
+
+from benchmarks.cli import run
+
+run()

@@ -1,0 +1,110 @@
+"""What a run keeps and tells of itself while it trains: checkpoints, time, progress."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - the name everybody uses
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from benchmarks.atomic import write_json
+
+
+class Checkpoints(Checkpoint):
+    """Keeps, at each validation, the best weights so far (`best.ckpt`, by IoU) and all that a resumed run needs (`last.ckpt`).
+
+    Lightning's own ModelCheckpoint can do this but for two things that a resumed run must not get wrong (2.6): a file that it writes at the
+    end of an epoch resumes with the epoch number one too high, hence with other training windows, and two of them save `last` before `best`,
+    so that `last` does not know the best score of its own validation. Equal scores keep the earlier weights; NaN is worse than any score.
+
+    Args:
+        folder: Of the two files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best_score = -math.inf
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best validation."""
+        return self.folder / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Everything as it was after the last validation."""
+        return self.folder / "last.ckpt"
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
+        """Save."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        score = float(trainer.callback_metrics["val/iou_landslide"])
+        # The first validation is always kept, even a NaN: there must be something to test.
+        if score > self.best_score or not self.best.is_file():
+            self.best_score = -math.inf if math.isnan(score) else score
+            trainer.save_checkpoint(self.best, weights_only=True)
+        trainer.save_checkpoint(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.best_score = state_dict["best_score"]
+
+
+class Clock(Callback):
+    """Seconds spent in training, without validation; kept in the checkpoint, so that an interrupted run counts all of its parts."""
+
+    def __init__(self) -> None:
+        self.train_seconds = 0.0
+        self.earlier_seconds = 0.0
+        self._begin = time.perf_counter()
+        self._since = self._begin
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since this object was made, and that of its predecessors up to their last checkpoint."""
+        return self.earlier_seconds + time.perf_counter() - self._begin
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
+        """Start counting."""
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
+        """Stop counting."""
+        if trainer.state.fn == "fit":
+            self.train_seconds += time.perf_counter() - self._since
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
+        """Go on counting."""
+        self._since = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"train_seconds": self.train_seconds, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.train_seconds, self.earlier_seconds = state_dict["train_seconds"], state_dict["seconds"]
+
+
+class Progress(Callback):
+    """Tells the runner's display how far the run is: a small file at each validation.
+
+    Args:
+        path: Of that file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
+        """Write the step and the score."""
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            score = float(trainer.callback_metrics["val/iou_landslide"])
+            content = {"step": trainer.global_step, "max_steps": trainer.max_steps, "iou": None if math.isnan(score) else score}
+            write_json(self.path, content)

@@ -1,0 +1,194 @@
+"""zoo-bench run | status | report: compare methods under one protocol."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from benchmarks.atomic import write_text
+from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
+from benchmarks.record import RunRecord, load_records
+from benchmarks.report import Report, collect, insert_into, marked_suites, write_report
+from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
+from benchmarks.runner import Places, check_methods, command, keyed_plan, run_suite, state_of
+from benchmarks.suite import Suite, load_suite
+from datamodules.errors import UserError, exit_with
+
+PIPED_WIDTH: Final = 200
+"""Columns of a table that goes into a file or a pipe, where nothing says how wide the reader's window is."""
+COMMITTED: Final = Path(__file__).parent / "results"
+"""Records that are part of the repository, one folder a suite."""
+READMES: Final = ("README.md", "zoo/*/README.md")
+"""Files whose marked tables `report --all` writes anew, from the root of the repository."""
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="zoo-bench", description="Compare methods on one data set under one protocol. --debug shows tracebacks.")
+    commands = parser.add_subcommands(dest="command")
+    for name, text in (
+        ("run", "do the runs of a suite that are not finished, then report"),
+        ("status", "what is finished, failed, interrupted, waiting"),
+        ("report", "tables from the records: REPORT.md, results.csv, terminal"),
+    ):
+        sub = ArgumentParser(description=text)
+        if name == "report":
+            sub.add_argument("suite", type=str | None, nargs="?", default=None, help="a shipped suite (demo, mars) or a YAML file")
+            sub.add_argument("--readme", type=str | None, default=None, help="also replace the marked part of this file")
+            sub.add_argument("--all", action="store_true", help="every committed suite, and the marked parts of all READMEs")
+        else:
+            sub.add_argument("suite", type=str, help="a shipped suite (demo, mars) or a YAML file")
+        sub.add_argument("--runs", type=str, default="runs", help="working folder of all suites: data, checkpoints, logs")
+        sub.add_argument("--results", type=str | None, default=None, help="folder of records/ and REPORT.md; default RUNS/SUITE")
+        if name == "run":
+            sub.add_argument("--launcher", type=str, default="local", help="where runs are executed: local")
+            sub.add_argument("--max-parallel", type=int | None, default=None, help="runs at a time; default one a GPU, or one a core")
+            sub.add_argument("--devices-per-run", type=int, default=1, help="GPUs of each run")
+            sub.add_argument("--num-workers", type=int | None, default=None, help="loader workers a run; default 0 on CPU, else by cores")
+            sub.add_argument("--timeout-minutes", type=float | None, default=None, help="end a run that takes longer; it counts as failed")
+            sub.add_argument("--seeds", type=list[int] | None, default=None, help="instead of the suite's own, as [0,1]")
+            sub.add_argument("--no-wandb", action="store_true", help="no offline wandb runs")
+            sub.add_argument("--dry-run", action="store_true", help="print the runs and their commands, do nothing")
+        commands.add_subcommand(name, sub, help=text)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; returns the exit code: 0 done, 1 a run failed, 2 usage."""
+    parsed = _parser().parse_args(list(arguments))
+    options = parsed[parsed.command]
+    if parsed.command == "report" and options.all:
+        return _report_all(Path(options.runs))
+    if options.suite is None:
+        raise UserError("no suite", "name one, or give --all", field="suite", exit_code=2)
+    suite = load_suite(options.suite)
+    places = Places(Path(options.runs), suite.name, Path(options.results) if options.results else None)
+    if parsed.command == "run":
+        return _dry_run(suite, places, options) if options.dry_run else _run(suite, places, options)
+    if parsed.command == "status":
+        return _status(suite, places)
+    return _report(suite, places, readmes=[] if options.readme is None else [Path(options.readme)])
+
+
+def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
+    records = load_records(places.records)  # first: a corrupt one should be told before any data are made
+    specs, root = keyed_plan(suite, places, seeds=options.seeds, make_data=True)
+    assert root is not None
+    if all(state_of(spec, records, places) == "finished" for spec in specs):
+        print(f"all {len(specs)} runs of {suite.name} are finished; nothing to do")
+    else:
+        check_methods(specs)
+        launcher = _launcher(options)
+        workers = options.num_workers
+        if workers is None:
+            # On a CPU the cores train; beside a GPU they have nothing else to do.
+            workers = min(launcher.threads - 1, 8) if launcher.uses_gpus else 0
+        run_suite(specs, root, places, launcher, options=_run_options(options, workers))
+    return _report(suite, places)
+
+
+def _launcher(options: Any) -> LocalLauncher:  # noqa: ANN401 - jsonargparse's namespace
+    if options.launcher != "local":
+        raise UserError("no such launcher", "known: local", field="--launcher", value=options.launcher, exit_code=2)
+    return LocalLauncher(
+        max_parallel=options.max_parallel,
+        devices_per_run=options.devices_per_run,
+        gpus=visible_gpus(),
+        cores=usable_cores(),
+        timeout_seconds=None if options.timeout_minutes is None else options.timeout_minutes * 60,
+    )
+
+
+def _run_options(options: Any, workers: int) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
+    arguments = ["--devices", str(options.devices_per_run), "--num-workers", str(workers)]
+    return [*arguments, "--no-wandb"] if options.no_wandb else arguments
+
+
+def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
+    records = load_records(places.records)
+    specs, root = keyed_plan(suite, places, seeds=options.seeds)
+    check_methods(specs)
+    if root is None:
+        print("# the synthetic data do not exist yet, so the keys below are provisional")
+    for spec in specs:
+        print(f"# {spec.title}: {state_of(spec, records, places)}")
+        print(shlex.join(command(spec, root or Path("DATA"), places, options=_run_options(options, options.num_workers or 0))))
+    return 0
+
+
+def _status(suite: Suite, places: Places) -> int:
+    records = load_records(places.records)
+    specs, root = keyed_plan(suite, places)
+    report = collect(suite, records)
+    if root is None:
+        # Without the data no key is known, but settings and seed tell whose record is whose.
+        mine = {(row.spec.identity, record.spec["seed"]): record for row in [*report.references, *report.rows] for record in row.records}
+        found: list[RunRecord | None] = [mine.get((spec.identity, spec.seed)) for spec in specs]
+    else:
+        found = [records.get(spec.key) for spec in specs]
+    lines = []
+    for spec, record in zip(specs, found, strict=True):
+        state = state_of(spec, records, places) if record is None else record.status
+        error = "" if record is None or record.error is None else f"{record.error['line']} (log: {record.error['log']})"
+        lines.append([spec.name, "" if spec.seed is None else str(spec.seed), state, "" if record is None else record.key, error])
+    done = sum(line[2] == "finished" for line in lines)
+    header = ["name", "seed", "state", "key", "last error"]
+    _console().print(to_terminal(f"{suite.name}: {done} of {len(specs)} runs finished", header, lines, left=5))
+    _tell_left_out(report)
+    return 0
+
+
+def _report(suite: Suite, places: Places, readmes: Sequence[Path] = ()) -> int:
+    report = collect(suite, load_records(places.records))
+    if not report.records and not report.failed:
+        raise UserError("holds no record of this suite", f"`zoo-bench run {suite.name}` first, or give --results", file=places.records)
+    console = _console()
+    for title, (header, lines), left in (
+        (suite.title or suite.name, results_table(report), 3),
+        ("References", references_table(report), 2),
+        ("Failed runs", failed_table(report), 4),
+    ):
+        if lines:
+            console.print(to_terminal(title, header, lines, left=left))
+            console.print()
+    paths = write_report(report, places.report)
+    for readme in readmes:
+        if not readme.is_file():
+            raise UserError("no such file", "give the file that holds the markers", file=readme, field="--readme", exit_code=2)
+        try:
+            write_text(readme, insert_into(readme.read_text(encoding="utf-8"), report))
+        except UserError as error:
+            raise UserError(str(error), file=readme) from None
+        paths.append(readme)
+    print(f"written: {', '.join(map(str, paths))}")
+    _tell_left_out(report)
+    return 1 if report.failed else 0
+
+
+def _report_all(runs: Path) -> int:
+    repository = COMMITTED.parents[1]
+    readmes = sorted(path for pattern in READMES for path in repository.glob(pattern))
+    wanted = {path: marked_suites(path.read_text(encoding="utf-8")) for path in readmes}
+    code = 0
+    for folder in sorted(path for path in COMMITTED.glob("*") if (path / "records").is_dir()):
+        suite = load_suite(folder.name)
+        code = max(code, _report(suite, Places(runs, suite.name, folder), [path for path in readmes if suite.name in wanted[path]]))
+    return code
+
+
+def _tell_left_out(report: Report) -> None:
+    if report.left_out:
+        print(f"left out: {len(report.left_out)} record(s) of other settings or data than the suite's: {', '.join(report.left_out)}")
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPED_WIDTH)
+
+
+def run() -> NoReturn:
+    """Entry point of `zoo-bench`."""
+    exit_with(main)

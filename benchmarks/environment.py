@@ -1,0 +1,82 @@
+"""What a run was made with: code version, packages, machine. Recorded, never hashed into a key."""
+
+import datetime as dt
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+PACKAGES: Final = (
+    "albumentations",
+    "lightning",
+    "numpy",
+    "pyogrio",
+    "rasterio",
+    "scipy",
+    "segmentation-models-pytorch",
+    "timm",
+    "torch",
+    "torchmetrics",
+)
+"""Packages whose version can change a score."""
+
+
+def _git(*arguments: str) -> str | None:
+    program = shutil.which("git")
+    if program is None:
+        return None
+    here = Path(__file__).parent
+    finished = subprocess.run(  # noqa: S603 - fixed arguments
+        [program, "-C", str(here), *arguments], capture_output=True, text=True, check=False
+    )
+    return finished.stdout if finished.returncode == 0 else None
+
+
+def code_state() -> dict[str, Any]:
+    """Git commit, whether files differ from it, and a hash of the differences; all None outside a repository."""
+    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    if commit is None or status is None:
+        return {"commit": None, "dirty": None, "changes": None}
+    changes = hashlib.sha256((_git("diff", "HEAD") or "").encode()).hexdigest()[:12] if status else None
+    return {"commit": commit.strip(), "dirty": bool(status), "changes": changes}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except FileNotFoundError:
+        pass  # not Linux: the platform's own word has to do
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def capture(*, threads: int, gpu: str | None) -> dict[str, Any]:
+    """Describe the machine and the software of this process.
+
+    Args:
+        threads: CPU threads of the run.
+        gpu: Name of its GPU, if it used one.
+    """
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {package: _version(package) for package in PACKAGES},
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": gpu,
+        "git": code_state(),
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,114 @@
+"""Reference rows that train nothing: what "no landslide anywhere" and "it is steep" score on the same pixels.
+
+`slope_threshold` calls landslide what is steeper than one global threshold, chosen on validation like the threshold of a network.
+Its score is slope / 90 in the 256 bins of the score histogram, so the threshold has steps of 90 / 256 = 0.35 degrees.
+Pixels without a slope (no elevation data near) score 0: they are called background.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.dataset import manifest_sha256
+from benchmarks.record import Histograms, RunRecord
+from benchmarks.suite import RunSpec
+from datamodules.batch import Batch
+from datamodules.errors import UserError
+from datamodules.landslide import LandslideDataModule
+from datamodules.terrain import slope
+from zoo.metrics.pixels import best_threshold, pixel_scores, score_histogram
+
+MAX_SLOPE_DEG: Final = 90.0
+
+
+def background_score(batch: Batch) -> Tensor:
+    """Zero everywhere, float32 (B, H, W)."""
+    return torch.zeros(batch["mask"].shape)
+
+
+def slope_score(batch: Batch) -> Tensor:
+    """Slope (Horn) over 90 degrees, float32 (B, H, W) in [0, 1]; 0 where there is none.
+
+    Raises:
+        UserError: The data have no elevation model at all.
+    """
+    height, width = batch["mask"].shape[-2:]
+    halo = (batch["dem"].shape[-2] - height) // 2
+    steepness = slope(batch["dem"], batch["pixel_size"])[:, 0, halo : halo + height, halo : halo + width]
+    return (steepness / MAX_SLOPE_DEG).nan_to_num(0.0).clamp(0.0, 1.0)
+
+
+SCORES: Final[dict[str, Callable[[Batch], Tensor]]] = {"all_background": background_score, "slope_threshold": slope_score}
+INPUTS: Final = {"all_background": "none", "slope_threshold": "dem"}
+
+
+def histograms_of(loader: Iterable[Batch], score: Callable[[Batch], Tensor]) -> dict[str, Tensor]:
+    """Score histogram of each tile, int64 (2, 256)."""
+    histograms: dict[str, Tensor] = {}
+    for batch in loader:
+        histograms.update(zip(batch["tile"], score_histogram(score(batch), batch["mask"]), strict=True))
+    return histograms
+
+
+def evaluate(spec: RunSpec, data: LandslideDataModule, root: Path) -> tuple[RunRecord, Histograms]:
+    """Score a reference on validation and test.
+
+    Args:
+        spec: Whose `method` is one of `SCORES`.
+        data: Windows to score; not yet set up.
+        root: Folder of the data.
+
+    Returns:
+        The record (cost and environment still empty) and the histograms.
+    """
+    score = SCORES[spec.method]
+    data.prepare_data()
+    data.setup()
+    if spec.method == "slope_threshold" and not data.has_dem:
+        raise UserError("the data have no elevation model", "leave slope_threshold out of references", field="references", exit_code=2)
+    found = {"val": histograms_of(data.val_dataloader(), score), "test": histograms_of(data.test_dataloader(), score)}
+    histograms = {split: {tile: counts.numpy() for tile, counts in tiles.items()} for split, tiles in found.items()}
+    metrics = reference_scores(found, spec.method)
+    record = RunRecord(
+        key=spec.key,
+        status="finished",
+        spec=spec.to_dict(),
+        metrics=metrics,
+        model={"inputs": INPUTS[spec.method]},
+        data=describe_data(spec, root, data, histograms),
+    )
+    return record, histograms
+
+
+def reference_scores(histograms: dict[str, dict[str, Tensor]], method: str) -> dict[str, dict[str, float]]:
+    """Pooled scores of both splits at the threshold that validation chose."""
+    pooled = {split: torch.stack(list(tiles.values())).sum(0) for split, tiles in histograms.items()}
+    # A score of 0 everywhere has no threshold to choose: any above 0 calls all of it background.
+    threshold = 0.5 if method == "all_background" else best_threshold(pooled["val"])
+    metrics = {split: pixel_scores(histogram, threshold) for split, histogram in pooled.items()}
+    if method == "slope_threshold":
+        for scores in metrics.values():
+            scores["threshold_deg"] = threshold * MAX_SLOPE_DEG
+            scores["brier"] = float("nan")  # slope / 90 orders pixels but is no probability
+    return metrics
+
+
+def describe_data(spec: RunSpec, root: Path, data: LandslideDataModule, histograms: Histograms) -> dict[str, Any]:
+    """Which data were used, and how much of them: windows, km2 and prevalence by split, counted pixels of val and test."""
+    splits: dict[str, dict[str, Any]] = {}
+    for split, summary in data.summary().items():
+        splits[split] = {
+            "windows": summary.windows,
+            "scenes": summary.scenes,
+            "km2": round(summary.km2, 6),
+            "prevalence": summary.prevalence,
+        }
+    for split, tiles in histograms.items():
+        background, landslide = np.sum(list(tiles.values()), axis=(0, 2)).tolist()
+        pixels = background + landslide
+        splits[split] |= {"pixels": pixels, "prevalence": landslide / pixels if pixels else float("nan")}
+    return {"name": spec.data_name, "fingerprint": spec.data_fingerprint, "manifest_sha256": manifest_sha256(root), "splits": splits}

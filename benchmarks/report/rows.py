@@ -1,0 +1,101 @@
+"""Records -> rows. A row is one entry of the suite; the runs that differ from each other in their seed alone share it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.record import RunRecord
+from benchmarks.statistics import Spread, spread
+from benchmarks.suite import RunSpec, Suite, plan
+
+
+@dataclass
+class Row:
+    """One line of a comparison."""
+
+    spec: RunSpec
+    """Of one of its runs; the seed does not matter here."""
+    planned: list[int | None]
+    """Seeds that the suite asks for; [None] for a reference."""
+    finished: list[RunRecord] = field(default_factory=list)
+    """By seed, ascending; seeds beyond the planned ones included."""
+    failed: list[RunRecord] = field(default_factory=list)
+
+    @property
+    def inputs(self) -> str:
+        """What the network sees."""
+        return str(self.finished[0].model.get("inputs", "")) if self.finished else ""
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Finished and failed."""
+        return [*self.finished, *self.failed]
+
+    @property
+    def missing(self) -> list[int | None]:
+        """Planned seeds without any record."""
+        there = {record.spec["seed"] for record in self.records}
+        return [seed for seed in self.planned if seed not in there]
+
+    def score(self, name: str, split: str = "test") -> Spread:
+        """Mean and spread of a score over seeds."""
+        return spread([record.metrics[split].get(name, math.nan) for record in self.finished])
+
+    def cost(self, name: str) -> Spread:
+        """Mean and spread of a cost over seeds."""
+        values = [record.cost.get(name) for record in self.finished]
+        return spread([math.nan if value is None else float(value) for value in values])
+
+
+@dataclass
+class Report:
+    """All that a report shows."""
+
+    suite: Suite
+    rows: list[Row]
+    references: list[Row]
+    left_out: list[str]
+    """Keys of records that no entry of the suite asks for: of other settings, or of an older version of the data."""
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Finished records of all rows, references first."""
+        return [record for row in [*self.references, *self.rows] for record in row.finished]
+
+    @property
+    def failed(self) -> list[tuple[Row, RunRecord]]:
+        """Failed records with their row."""
+        return [(row, record) for row in [*self.references, *self.rows] for record in row.failed]
+
+
+def collect(suite: Suite, records: Mapping[str, RunRecord]) -> Report:
+    """Sort records into the rows of a suite.
+
+    A record belongs to the row whose settings it was made with, whatever the row was called then. Should the records stem from several
+    versions of the data, the newest version counts: that of the record with the latest date.
+
+    Args:
+        suite: From `load_suite`.
+        records: By key.
+    """
+    rows: dict[str, Row] = {}
+    for spec in plan(suite):
+        row = rows.setdefault(spec.identity, Row(spec, []))
+        row.planned.append(spec.seed)
+    mine = {key: record for key, record in records.items() if RunSpec.from_dict(record.spec).identity in rows}
+    dated = [(str(record.environment.get("date", "")), str(record.spec["data_fingerprint"])) for record in mine.values()]
+    current = max(dated)[1] if dated else ""
+    left_out = []
+    for key, record in sorted(records.items(), key=lambda item: (item[1].spec["seed"] is not None, item[1].spec["seed"], item[0])):
+        if key not in mine or record.spec["data_fingerprint"] != current:
+            left_out.append(key)
+            continue
+        row = rows[RunSpec.from_dict(record.spec).identity]
+        (row.finished if record.status == "finished" else row.failed).append(record)
+    ordered = list(rows.values())
+    return Report(
+        suite=suite,
+        rows=[row for row in ordered if not row.spec.is_reference],
+        references=[row for row in ordered if row.spec.is_reference],
+        left_out=left_out,
+    )

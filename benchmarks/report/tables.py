@@ -1,0 +1,150 @@
+"""Rows -> cells -> Markdown, CSV, the terminal."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.record import RunRecord
+from benchmarks.report.rows import Report, Row
+from benchmarks.statistics import Spread
+
+SCORES: Final = {
+    "prevalence": "prevalence",
+    "P": "precision",
+    "R": "recall",
+    "F1": "f1",
+    "IoU": "iou_landslide",
+    "mIoU": "miou",
+    "AP": "ap",
+}
+"""Column -> score; P, R, F1, IoU and AP are those of the landslide class."""
+COSTS: Final = {"parameters": "parameters", "train s": "train_seconds", "total s": "seconds", "peak MB": "peak_memory_mb"}
+NOTHING: Final = "–"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A fixed number of digits; a dash for a score that does not exist."""
+    return NOTHING if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def quantity(value: float) -> str:
+    """A count or cost without decimals; 3.4 M for millions."""
+    if math.isnan(value):
+        return NOTHING
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:.0f}"
+
+
+def with_spread(values: Spread) -> str:
+    """Mean ± standard deviation over seeds; the mean alone for one run."""
+    return number(values.mean) if math.isnan(values.std) else f"{number(values.mean)} ± {number(values.std)}"
+
+
+def seeds_cell(row: Row) -> str:
+    """How many runs stand behind a row, and what is missing."""
+    done, wanted = len(row.finished), len(row.planned)
+    text = str(done) if done >= wanted else f"{done} of {wanted}"
+    return f"{text}, {len(row.failed)} failed" if row.failed else text
+
+
+def score_cells(row: Row) -> list[str]:
+    """Test scores of a row; the prevalence is that of the pixels and has no spread."""
+    return [number(row.score(name).mean) if name == "prevalence" else with_spread(row.score(name)) for name in SCORES.values()]
+
+
+def results_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the comparison."""
+    lines = [
+        [
+            row.spec.name,
+            row.spec.method,
+            row.inputs or NOTHING,
+            seeds_cell(row),
+            *score_cells(row),
+            *(quantity(row.cost(name).mean) for name in COSTS.values()),
+        ]
+        for row in report.rows
+    ]
+    return ["name", "method", "inputs", "seeds", *SCORES, *COSTS], lines
+
+
+def references_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the rows that train nothing."""
+    lines = []
+    for row in report.references:
+        degrees = row.score("threshold_deg").mean if row.finished else math.nan
+        rule = "" if math.isnan(degrees) else f" (> {degrees:.1f}°)"
+        lines.append([row.spec.name.replace("_", " ") + rule, row.inputs or NOTHING, *score_cells(row)])
+    return ["reference", "inputs", *SCORES], lines
+
+
+def seeds_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the single runs, missing and failed ones included."""
+    lines = []
+    for row in report.rows:
+        runs: list[tuple[int, list[str]]] = [(record.spec["seed"], _run_cells(record)) for record in row.finished]
+        runs += [(record.spec["seed"], ["failed", *[NOTHING] * (len(SCORES) + 1), record.key]) for record in row.failed]
+        runs += [(seed or 0, ["not run", *[NOTHING] * (len(SCORES) + 2)]) for seed in row.missing]
+        lines += [[row.spec.name, str(seed), *cells] for seed, cells in sorted(runs)]
+    return ["name", "seed", "status", "threshold", *SCORES, "key"], lines
+
+
+def _run_cells(record: RunRecord) -> list[str]:
+    scores = record.metrics["test"]
+    return ["finished", number(scores["threshold"]), *(number(scores[name]) for name in SCORES.values()), record.key]
+
+
+def failed_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the runs that failed."""
+    lines = []
+    for row, record in report.failed:
+        error: dict[str, Any] = record.error or {}
+        seed = NOTHING if record.spec["seed"] is None else str(record.spec["seed"])
+        lines.append([row.spec.name, seed, f"{error.get('line', '')} ({error.get('reason', '')})", str(error.get("log", ""))])
+    return ["failed run", "seed", "last error", "log"], lines
+
+
+def to_markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """A Markdown table whose columns from number `left` on are numbers."""
+
+    def cells(values: Sequence[str]) -> str:
+        # A name or an error is data: it must not add columns or markup.
+        return "| " + " | ".join(" ".join(value.split()).replace("|", "\\|").replace("<", "&lt;") for value in values) + " |"
+
+    rule = "|" + "|".join("---" if index < left else "---:" for index in range(len(header))) + "|"
+    return "\n".join([cells(header), rule, *map(cells, lines)]) + "\n"
+
+
+def to_terminal(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> Table:
+    """The same table for rich."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index < left else "right", no_wrap=index >= left)
+    for line in lines:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def results_csv(report: Report) -> str:
+    """Every run with all its scores and costs, one a line; an empty cell is a value that does not exist."""
+    rows = [(row, record) for row in [*report.references, *report.rows] for record in [*row.finished, *row.failed]]
+    scores = sorted({(split, name) for _, record in rows for split, values in record.metrics.items() for name in values})
+    costs = sorted({name for _, record in rows for name in record.cost})
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    head = ["suite", "name", "method", "inputs", "seed", "status", "key"]
+    writer.writerow([*head, *(f"{split}/{name}" for split, name in scores), *(f"cost/{name}" for name in costs), "error"])
+    for row, record in rows:
+        cells: list[Any] = [report.suite.name, row.spec.name, row.spec.method, row.inputs, record.spec["seed"], record.status, record.key]
+        cells += [_plain(record.metrics.get(split, {}).get(name)) for split, name in scores]
+        cells += [_plain(record.cost.get(name)) for name in costs]
+        writer.writerow([*cells, (record.error or {}).get("line")])
+    return buffer.getvalue()
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

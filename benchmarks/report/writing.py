@@ -1,0 +1,153 @@
+"""REPORT.md, results.csv, and the marked part of a README."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.atomic import write_text
+from benchmarks.report.published import load_published, published_markdown
+from benchmarks.report.rows import Report
+from benchmarks.report.tables import (
+    failed_table,
+    number,
+    references_table,
+    results_csv,
+    results_table,
+    seeds_table,
+    to_markdown,
+)
+from datamodules.errors import UserError
+
+EXPLANATION: Final = """\
+Scores are those of the landslide class on one pooled confusion matrix over all test pixels, at the threshold that validation
+chose; mIoU is the mean of the landslide and the background IoU, AP the average precision. ± is the standard deviation over seeds.
+Compare a score with the prevalence and the reference rows before believing it.
+"""
+
+
+def results_block(report: Report, method: str | None = None) -> str:
+    """The tables that a README shows: comparison, references, failures.
+
+    Args:
+        report: All rows of a suite.
+        method: Show the rows of this method only.
+    """
+    if method is not None:
+        report = dataclasses.replace(report, rows=[row for row in report.rows if row.spec.method == method])
+    header, lines = results_table(report)
+    parts = [to_markdown(header, lines, left=3)]
+    header, lines = references_table(report)
+    if lines:
+        parts.append(to_markdown(header, lines, left=2))
+    header, lines = failed_table(report)
+    if lines:
+        parts.append(to_markdown(header, lines, left=4))
+    return "\n".join(parts)
+
+
+def report_markdown(report: Report) -> str:
+    """The whole report."""
+    suite = report.suite
+    header, lines = seeds_table(report)
+    parts = [
+        f"# {suite.title or suite.name}\n",
+        f"Made by `zoo-bench report {suite.name}` from the records beside this file; do not edit.\n",
+        results_block(report),
+        EXPLANATION,
+        "## Each run\n",
+        to_markdown(header, lines, left=3),
+        "## Protocol and data\n",
+        _protocol(report),
+        published_markdown(load_published()),
+    ]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _protocol(report: Report) -> str:
+    budget = report.suite.budget
+    windows = budget.batch_size * budget.accumulate
+    lines = [
+        f"- Budget: {budget.max_steps} steps of {windows} windows, validated every {budget.validate_every}; precision {budget.precision}."
+    ]
+    lines.append(f"- Weights that are tested: {budget.select}{' by validation IoU' if budget.select == 'best' else ''}.")
+    records = report.records
+    if records:
+        data = records[-1].data
+        lines.append(f"- Data: {data['name']}, fingerprint `{data['fingerprint']}`.")
+        for split, counts in data["splits"].items():
+            share = number(math.nan if counts["prevalence"] is None else counts["prevalence"])
+            lines.append(
+                f"  - {split}: {counts['windows']} windows, {counts['scenes']} scenes, {counts['km2']:.2f} km2, prevalence {share}"
+            )
+        lines.append(f"- Code: {_join(_commit(record.environment) for record in records)}.")
+        lines.append(f"- Machine: {_join(_machine(record.environment) for record in records)}.")
+        packages = ("torch", "lightning", "segmentation-models-pytorch", "timm", "numpy")
+        versions = (", ".join(f"{name} {record.environment['packages'].get(name)}" for name in packages) for record in records)
+        lines.append(f"- Software: {_join(versions)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _join(values: Iterable[str]) -> str:
+    """Different values, each once, in order."""
+    return "; ".join(sorted(set(values)))
+
+
+def _commit(environment: dict[str, Any]) -> str:
+    git = environment["git"]
+    if git["commit"] is None:
+        return "not from a repository"
+    return f"`{git['commit'][:12]}`" + (" with uncommitted changes" if git["dirty"] else "")
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    return f"{environment['gpu'] or environment['cpu']}, {environment['threads']} thread(s) a run"
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write REPORT.md and results.csv.
+
+    Returns:
+        Their paths.
+    """
+    paths = [folder / "REPORT.md", folder / "results.csv"]
+    write_text(paths[0], report_markdown(report))
+    write_text(paths[1], results_csv(report))
+    return paths
+
+
+MARKER: Final = re.compile(r"<!-- results:(?P<suite>[\w-]+)(?:/(?P<method>[\w.]+))? -->")
+
+
+def marked_suites(text: str) -> list[str]:
+    """Suites whose tables a text asks for by markers."""
+    return sorted({match["suite"] for match in MARKER.finditer(text)})
+
+
+def insert_into(text: str, report: Report) -> str:
+    """Replace what stands between `<!-- results:SUITE -->` and `<!-- /results:SUITE -->` by the tables of that suite.
+
+    `<!-- results:SUITE/METHOD -->` and its end shows the rows of one method. Markers of other suites are left alone.
+
+    Args:
+        text: Of a README.
+        report: Of the suite.
+
+    Raises:
+        UserError: There are no such markers, or one is not closed.
+    """
+    suite = report.suite.name
+    markers = [match for match in MARKER.finditer(text) if match["suite"] == suite]
+    if not markers:
+        begin, end = f"<!-- results:{suite} -->", f"<!-- /results:{suite} -->"
+        raise UserError("has no markers for the results", f"add the lines `{begin}` and `{end}` where the table belongs")
+    for match in markers:
+        begin, end = match[0], match[0].replace("results:", "/results:")
+        head, _, rest = text.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if not closed:
+            raise UserError("a marker is not closed", f"add the line `{end}`", field="marker", value=begin)
+        text = f"{head}{begin}\n{results_block(report, match['method']).rstrip()}\n{end}{tail}"
+    return text

@@ -1,0 +1,263 @@
+"""The process of ONE run: seed, then data, then model; fit, validate, test; one record.
+
+    python -m benchmarks.run RUNS/SUITE/KEY/spec.json --data ROOT --out RESULTS/records [--threads N] [--devices N] ...
+
+The order matters: the seed is set before anything draws from it, so a recorded seed determines the weights. The folder of the
+specification keeps checkpoints and logs; a run that was interrupted continues from its last checkpoint there.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import lightning as L  # noqa: N812 - the name everybody uses
+import numpy as np
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import Tensor
+
+from benchmarks import references
+from benchmarks.atomic import write_json
+from benchmarks.callbacks import Checkpoints, Clock, Progress
+from benchmarks.environment import capture, code_state
+from benchmarks.record import Histograms, RunRecord, save_record
+from benchmarks.suite import RunSpec
+from datamodules.errors import UserError, exit_with
+from datamodules.landslide import LandslideDataModule
+from zoo import create_method
+from zoo.base import LandslideModule
+from zoo.metrics.pixels import pixel_scores
+
+PROGRESS: Final = "progress.json"
+STARTED: Final = "started.json"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices), NumPy and Python, here and in loader workers."""
+    L.seed_everything(seed, workers=True, verbose=False)
+
+
+def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1) -> LandslideDataModule:
+    """The data module of a run.
+
+    Raises:
+        UserError: The batch of the budget cannot be dealt out evenly over the devices.
+    """
+    if spec.budget is None or spec.seed is None:
+        return LandslideDataModule(str(root), num_workers=num_workers, seed=0, **spec.data_settings)
+    batch_size = int(spec.budget["batch_size"])
+    if batch_size % devices:
+        raise UserError(f"does not divide over {devices} devices", "change --devices-per-run", field="budget.batch_size", value=batch_size)
+    return LandslideDataModule(
+        str(root),
+        batch_size=batch_size // devices,
+        num_workers=num_workers,
+        # An epoch is the stretch between two validations, so every checkpoint lies at the end of an epoch, where the sampler can resume.
+        samples_per_epoch=spec.budget["validate_every"] * spec.budget["accumulate"] * batch_size,
+        seed=spec.seed,
+        **spec.data_settings,
+    )
+
+
+def _loggers(spec: RunSpec, work: Path, *, wandb: bool) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(work, name="csv")]
+    if wandb:
+        loggers.append(_wandb_logger(spec, work))
+    return loggers
+
+
+def _wandb_logger(spec: RunSpec, work: Path) -> Logger:
+    # All that wandb writes stays in the folder of the run, and nothing is sent.
+    for variable in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        os.environ[variable] = str(work.resolve())
+    os.environ["WANDB_SILENT"] = "true"
+    import wandb  # noqa: PLC0415 - optional at run time
+    from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415
+
+    logger = WandbLogger(
+        name=f"{spec.name} seed {spec.seed}",
+        save_dir=work,
+        id=spec.key,
+        project="landslide-zoo",
+        group=spec.suite,
+        job_type=spec.method,
+        offline=True,
+        log_model=False,
+        config=spec.to_dict(),
+    )
+    try:
+        _ = logger.experiment  # starts it now, where an error can say what to do
+    except (wandb.errors.Error, OSError) as error:
+        raise UserError(f"wandb cannot start offline: {error}", "run with --no-wandb; records do not need it", field="wandb") from error
+    return logger
+
+
+def _resume_point(checkpoints: Checkpoints, work: Path) -> Path | None:
+    """The last checkpoint, if the same code wrote it: a result must not mix two versions."""
+    state, started = code_state(), work / STARTED
+    if checkpoints.last.is_file() and started.is_file() and json.loads(started.read_text(encoding="utf-8")) == state:
+        print(f"continuing from {checkpoints.last}", flush=True)
+        return checkpoints.last
+    for stale in (checkpoints.best, checkpoints.last):
+        stale.unlink(missing_ok=True)
+    write_json(started, state)
+    return None
+
+
+def _peak_memory_mb(*, gpu: bool) -> float:
+    if gpu:
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _to_numpy(histograms: dict[str, Tensor]) -> dict[str, Any]:
+    return {tile: histogram.cpu().numpy().astype(np.int64) for tile, histogram in histograms.items()}
+
+
+def train_and_test(
+    spec: RunSpec, root: Path, work: Path, *, devices: int, num_workers: int, wandb: bool
+) -> tuple[RunRecord, Histograms] | None:
+    """Fit, validate and test one method.
+
+    Args:
+        spec: What to run.
+        root: Folder of the data.
+        work: Folder for checkpoints and logs.
+        devices: Processes of the run; the budget's batch is dealt out over them.
+        num_workers: Loader workers of each process.
+        wandb: Mirror the logs to an offline wandb run.
+
+    Returns:
+        The record (its `environment` still empty) and the histograms; None on all processes but the first.
+    """
+    assert spec.budget is not None
+    assert spec.seed is not None
+    budget, clock = spec.budget, Clock()
+    seed_everything(spec.seed)
+    data = build_data(spec, root, num_workers=num_workers, devices=devices)
+    model = create_method(spec.method, **spec.hyperparameters)
+    checkpoints = Checkpoints(work / "checkpoints")
+    resume = _resume_point(checkpoints, work)
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=budget["precision"],
+        max_steps=budget["max_steps"],
+        max_epochs=-1,
+        check_val_every_n_epoch=1,
+        accumulate_grad_batches=budget["accumulate"],
+        gradient_clip_val=budget["gradient_clip"],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        deterministic="warn",
+        logger=_loggers(spec, work, wandb=wandb),
+        log_every_n_steps=min(10, budget["validate_every"]),
+        callbacks=[
+            clock,
+            Progress(work / PROGRESS),
+            checkpoints,
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    steps, train_seconds = trainer.global_step, clock.train_seconds
+    chosen = checkpoints.best if budget["select"] == "best" else checkpoints.last
+    # Validation of the chosen weights sets their threshold; the test must not see any other.
+    trainer.validate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    trainer.test(model, datamodule=data, verbose=False)
+    if not trainer.is_global_zero:
+        return None
+    histograms = {"val": _to_numpy(model.val_histograms), "test": _to_numpy(model.test_histograms)}
+    metrics = score(histograms, model.threshold)
+    _close_loggers(trainer, metrics)
+    samples = steps * budget["batch_size"] * budget["accumulate"]
+    record = RunRecord(
+        key=spec.key,
+        status="finished",
+        spec=spec.to_dict(),
+        metrics=metrics,
+        model=describe_model(model),
+        cost={
+            "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+            "parameters_training": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+            "steps": steps,
+            "train_seconds": round(train_seconds, 3),
+            "samples_per_second": round(samples / train_seconds, 3) if train_seconds else None,
+            "peak_memory_mb": round(_peak_memory_mb(gpu=trainer.accelerator.__class__.__name__ == "CUDAAccelerator"), 1),
+            "seconds": round(clock.seconds, 3),
+        },
+        data=references.describe_data(spec, root, data, histograms),
+    )
+    if budget["select"] == "best":
+        checkpoints.last.unlink(missing_ok=True)  # holds the optimiser too; nobody resumes a finished run
+    return record, histograms
+
+
+def score(histograms: Histograms, threshold: float) -> dict[str, dict[str, float]]:
+    """Pooled pixel scores of each split at one threshold."""
+    pooled = {split: torch.from_numpy(np.sum(list(tiles.values()), axis=0)) for split, tiles in histograms.items()}
+    return {split: pixel_scores(histogram, threshold) for split, histogram in pooled.items()}
+
+
+def describe_model(model: LandslideModule) -> dict[str, Any]:
+    """What the hyperparameters amount to, defaults included."""
+    return {"inputs": model.network.options.inputs, "hyperparameters": model.hyperparameters()}
+
+
+def _close_loggers(trainer: L.Trainer, metrics: dict[str, dict[str, float]]) -> None:
+    for logger in trainer.loggers:
+        final = {f"final/{split}/{name}": value for split, scores in metrics.items() for name, value in scores.items()}
+        logger.log_metrics(final, step=trainer.global_step)
+        logger.save()
+        logger.finalize("success")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one specification; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Run one specification of a suite.")
+    parser.add_argument("spec", type=Path, help="spec.json, written by zoo-bench run")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs (or CPU processes) of this run")
+    parser.add_argument("--num-workers", type=int, default=0, help="loader workers of each process")
+    parser.add_argument("--no-wandb", action="store_true", help="no offline wandb run")
+    options = parser.parse_args(list(arguments))
+    try:
+        spec = RunSpec.from_dict(json.loads(options.spec.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError) as error:
+        raise UserError(f"not a run specification ({error})", "let zoo-bench run write it", file=options.spec, exit_code=2) from None
+    torch.set_num_threads(options.threads)
+    work = options.spec.parent
+    if spec.is_reference:
+        began = time.perf_counter()
+        seed_everything(0)
+        result: tuple[RunRecord, Histograms] = references.evaluate(
+            spec, build_data(spec, options.data, num_workers=options.num_workers), options.data
+        )
+        result[0].cost["seconds"] = round(time.perf_counter() - began, 3)
+    else:
+        trained = train_and_test(
+            spec, options.data, work, devices=options.devices, num_workers=options.num_workers, wandb=not options.no_wandb
+        )
+        if trained is None:
+            return 0
+        result = trained
+    record, histograms = result
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    record.environment.update(capture(threads=options.threads, gpu=gpu))
+    save_record(record, options.out, histograms)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,219 @@
+"""Plan, resume, status: which runs of a suite are still to be done, and doing them.
+
+    RUNS/SUITE/KEY/     spec.json, log.txt, checkpoints/, csv/, wandb/ of one run (working state)
+    RESULTS/records/    one record a run; RESULTS is RUNS/SUITE unless --results says otherwise
+
+A finished record is never made again. A failed run is tried again, from the start if it failed by itself; a run that was
+interrupted, killed or ran out of time continues from its last checkpoint.
+"""
+
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from benchmarks.atomic import write_json
+from benchmarks.dataset import existing_root, fingerprint, provide
+from benchmarks.display import Display
+from benchmarks.launchers import Ended, Job, Launcher, Started
+from benchmarks.record import RunRecord, load_record, load_records, save_record
+from benchmarks.suite import RunSpec, Suite, plan
+from datamodules.errors import UserError
+
+State = Literal["finished", "failed", "interrupted", "waiting"]
+DEFAULT_PROGRAM = (sys.executable, "-m", "benchmarks.run")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of a suite.
+
+    Args:
+        runs: Working folder of all suites.
+        suite: Name of the suite.
+        results: Where records and reports go; default the suite's working folder.
+    """
+
+    runs: Path
+    suite: str
+    results: Path | None = None
+
+    @property
+    def work(self) -> Path:
+        """Working folder of the suite."""
+        return self.runs / self.suite
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.results or self.work
+
+    @property
+    def records(self) -> Path:
+        """Folder of the records."""
+        return self.report / "records"
+
+    @property
+    def fingerprints(self) -> Path:
+        """Cache of the hashes of data files."""
+        return self.runs / "data" / "fingerprints.json"
+
+    def run(self, key: str) -> Path:
+        """Working folder of one run."""
+        return self.work / key
+
+    def log(self, key: str) -> Path:
+        """What a run wrote to its standard output and error."""
+        return self.run(key) / "log.txt"
+
+
+def state_of(spec: RunSpec, records: dict[str, RunRecord], places: Places) -> State:
+    """How far a run has come."""
+    if spec.key in records:
+        return records[spec.key].status
+    return "interrupted" if (places.run(spec.key) / "checkpoints" / "last.ckpt").is_file() else "waiting"
+
+
+def keyed_plan(
+    suite: Suite, places: Places, *, seeds: Sequence[int] | None = None, make_data: bool = False
+) -> tuple[list[RunSpec], Path | None]:
+    """The specs of a suite with the fingerprint of its data, and the folder of the data.
+
+    Args:
+        suite: From `load_suite`.
+        places: Its folders.
+        seeds: Instead of the suite's own.
+        make_data: Make synthetic data that do not exist yet; otherwise keys stay without a fingerprint and the folder is None.
+    """
+    root = provide(suite, places.runs) if make_data else existing_root(suite, places.runs)
+    contents = fingerprint(root, places.fingerprints) if root is not None else ""
+    return plan(suite, fingerprint=contents, seeds=seeds), root
+
+
+def check_methods(specs: Sequence[RunSpec]) -> None:
+    """Refuse unknown methods and hyperparameters before anything starts.
+
+    Raises:
+        UserError: Names row, method and field.
+    """
+    trained = {spec.identity: spec for spec in specs if not spec.is_reference}
+    if not trained:
+        return
+    import zoo  # noqa: PLC0415 - seconds to import; a finished suite never gets here
+
+    for spec in trained.values():
+        try:
+            zoo.check_method(spec.method, spec.hyperparameters)
+        except UserError as error:
+            raise UserError(str(error), field=f"runs[{spec.name}]", exit_code=2) from error
+
+
+def command(
+    spec: RunSpec, root: Path, places: Places, *, options: Sequence[str] = (), program: Sequence[str] = DEFAULT_PROGRAM
+) -> tuple[str, ...]:
+    """The command line of one run; `{threads}` is left for the launcher."""
+    arguments = [str(places.run(spec.key) / "spec.json"), "--data", str(root), "--out", str(places.records), "--threads", "{threads}"]
+    return (*program, *arguments, *options)
+
+
+def run_suite(
+    specs: Sequence[RunSpec],
+    root: Path,
+    places: Places,
+    launcher: Launcher,
+    *,
+    options: Sequence[str] = (),
+    program: Sequence[str] = DEFAULT_PROGRAM,
+    display: Display | None = None,
+) -> dict[str, RunRecord]:
+    """Do the runs that are not finished.
+
+    Args:
+        specs: From `keyed_plan`.
+        root: Folder of the data.
+        places: Folders of the suite.
+        launcher: Executes them.
+        options: Further arguments of each run.
+        program: What executes one specification.
+        display: Shows progress.
+
+    Returns:
+        The records of the given specs by key, failed ones included.
+    """
+    records = load_records(places.records)
+    pending = {spec.key: spec for spec in specs if state_of(spec, records, places) != "finished"}
+    for key, spec in pending.items():
+        write_json(places.run(key) / "spec.json", spec.to_dict())
+    jobs = [Job(key, command(spec, root, places, options=options, program=program), places.log(key)) for key, spec in pending.items()]
+    display = display or Display(specs, places)
+    display.skipped(len(specs) - len(pending))
+    with _interruptible(), display:
+        events = launcher.execute(jobs)
+        try:
+            for event in events:
+                if isinstance(event, Started):
+                    # The old failure is history now; should this attempt be interrupted, the run is interrupted and not failed.
+                    (places.records / f"{event.key}.json").unlink(missing_ok=True)
+                    (places.run(event.key) / "progress.json").unlink(missing_ok=True)
+                    display.started(event.key)
+                elif isinstance(event, Ended):
+                    display.ended(_record_of(pending[event.key], event, places), event.seconds)
+                else:
+                    display.refresh()
+        finally:
+            close = getattr(events, "close", None)
+            if close is not None:
+                close()  # ends children also when the loop is left by an exception
+    records = load_records(places.records)
+    return {spec.key: records[spec.key] for spec in specs if spec.key in records}
+
+
+def _record_of(spec: RunSpec, ended: Ended, places: Places) -> RunRecord:
+    """The record that a run left, or a failed one in its stead."""
+    path = places.records / f"{spec.key}.json"
+    if ended.returncode == 0 and path.is_file():
+        return load_record(path)
+    if ended.timed_out:
+        reason = f"ran out of time after {ended.seconds:.0f} s"
+    elif ended.returncode < 0:
+        reason = f"killed by {signal.Signals(-ended.returncode).name}"
+    else:
+        reason = f"exit code {ended.returncode}" if ended.returncode else "ended without a record"
+    if ended.returncode >= 0 and not ended.timed_out:
+        # It failed by itself and would fail again from the same state, so the next attempt starts afresh.
+        shutil.rmtree(places.run(spec.key) / "checkpoints", ignore_errors=True)
+    log = places.log(spec.key)
+    error = {"line": last_error_line(log) or reason, "log": log.as_posix(), "reason": reason}
+    record = RunRecord(key=spec.key, status="failed", spec=spec.to_dict(), cost={"seconds": round(ended.seconds, 3)}, error=error)
+    save_record(record, places.records)
+    return record
+
+
+def last_error_line(log: Path) -> str:
+    """The line of a log that says what went wrong: the last `error: ...` or exception, else the last line at all."""
+    if not log.is_file():
+        return ""
+    lines = [" ".join(line.split()) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [line for line in lines if line]
+    told = [line for line in lines if re.match(r"error: |([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)\b", line)]
+    return (told or lines or [""])[-1].removeprefix("error: ")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM leaves by the same door as Ctrl-C: children are ended and their state stays resumable."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

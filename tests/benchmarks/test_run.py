@@ -1,0 +1,193 @@
+"""One run, for real, on small scenes: its record, and that nothing but the specification determines the scores."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+
+from benchmarks import run as run_module
+from benchmarks.dataset import fingerprint
+from benchmarks.record import load_histograms, load_record
+from benchmarks.suite import RunSpec
+from datamodules.errors import UserError
+from zoo.metrics.pixels import pixel_scores
+
+BUDGET = {
+    "max_steps": 6,
+    "validate_every": 2,
+    "batch_size": 2,
+    "accumulate": 1,
+    "precision": "32-true",
+    "gradient_clip": None,
+    "select": "best",
+}
+NETWORK = {"encoder": "tu-test_efficientnet", "decoder_channels": 16, "inputs": "both", "terrain": ["elevation", "slope"]}
+
+
+@pytest.fixture(autouse=True)
+def _global_settings():
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Folder layout of 64x64 tiles: landslides are steep."""
+    root, generator = tmp_path_factory.mktemp("data"), np.random.default_rng(1)
+    rows, columns = np.mgrid[:64, :64]
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        for index in range(count):
+            centre = generator.uniform(16, 48, 2)
+            bowl = np.exp(-((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / 200)
+            layers = {
+                "images": (generator.integers(60, 90, (3, 64, 64)) + 40 * bowl).astype(np.uint8),
+                "dem": (1000 - 80 * bowl + generator.normal(0, 0.1, (64, 64))).astype(np.float32)[None],
+                "masks": (bowl > 0.5).astype(np.uint8)[None],
+            }
+            for folder, values in layers.items():
+                path = root / split / folder / f"tile{index}.tif"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                transform = from_origin(500_000 + index * 1_000, 4_000_000 + len(split) * 10_000, 5, 5)
+                profile = {"driver": "GTiff", "width": 64, "height": 64, "count": len(values), "dtype": values.dtype, "crs": "EPSG:32648"}
+                with rasterio.open(path, "w", transform=transform, **profile) as file:
+                    file.write(values)
+    return root
+
+
+@pytest.fixture
+def execute(root, tmp_path):
+    """Run a specification in this process; returns its record and histograms."""
+
+    def execute(place="once", *, arguments=(), **changes):
+        spec = make_spec(root, tmp_path, **changes)
+        work = tmp_path / place
+        work.mkdir(exist_ok=True)
+        (work / "spec.json").write_text(json.dumps(spec.to_dict()))
+        code = run_module.main([str(work / "spec.json"), "--data", str(root), "--out", str(work / "records"), "--no-wandb", *arguments])
+        assert code == 0
+        path = work / "records" / f"{spec.key}.json"
+        return load_record(path), load_histograms(path.with_suffix(".npz"))
+
+    return execute
+
+
+def make_spec(root, tmp_path, **changes):
+    spec = RunSpec(
+        "s", "row", "deeplab", {"network": NETWORK}, "set", {"tile_size": 64}, BUDGET, 0, fingerprint(root, tmp_path / "fingerprints.json")
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def same(first, second):
+    return (
+        json.dumps(first[0].metrics) == json.dumps(second[0].metrics)
+        and first[1].keys() == second[1].keys()
+        and all(np.array_equal(first[1][split][tile], second[1][split][tile]) for split in first[1] for tile in first[1][split])
+    )
+
+
+def test_the_record_says_what_issue_and_reader_need(execute, root):
+    record, histograms = execute()
+    assert record.status == "finished"
+    for split in ("val", "test"):
+        pooled = torch.from_numpy(np.sum(list(histograms[split].values()), axis=0))
+        assert record.metrics[split] == pytest.approx(pixel_scores(pooled, record.metrics["test"]["threshold"]), nan_ok=True)
+        assert len(histograms[split]) == 2
+        assert int(pooled.sum()) == record.data["splits"][split]["pixels"] == 2 * 64 * 64
+    assert record.cost["steps"] == 6
+    assert record.cost["parameters"] > 50_000
+    assert 0 < record.cost["train_seconds"] < record.cost["seconds"]
+    assert record.cost["peak_memory_mb"] > 50
+    assert record.model["inputs"] == "both"
+    assert record.environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert record.data["splits"]["test"]["km2"] == pytest.approx(2 * 64 * 64 * 25 / 1e6)
+    assert str(root) not in json.dumps(dataclasses.asdict(record)), "a record names no path of the machine"
+
+
+def test_the_same_specification_gives_the_same_scores_whatever_the_workers(execute):
+    first = execute("a")
+    assert same(first, execute("b"))
+    assert same(first, execute("c", arguments=["--num-workers", "2"]))
+    assert not same(first, execute("d", seed=1))
+
+
+def test_an_interrupted_run_continues_from_its_last_checkpoint_to_the_same_scores(execute, tmp_path, monkeypatch):
+    whole = execute("whole")
+    original, validations = run_module.Progress.on_validation_end, []
+
+    def interrupt(self, trainer, pl_module):
+        original(self, trainer, pl_module)
+        validations.append(trainer.global_step)
+        if len(validations) == 3 and trainer.state.fn == "fit":
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(run_module.Progress, "on_validation_end", interrupt)
+    with pytest.raises(RuntimeError, match="power cut"):
+        execute("cut")
+    assert validations == [2, 4, 6]
+    assert (tmp_path / "cut" / "checkpoints" / "last.ckpt").is_file()
+    continued = execute("cut")
+    assert validations[:4] == [2, 4, 6, 6], "the last checkpoint was that of step 4"
+    assert same(whole, continued)
+    assert continued[0].cost["steps"] == 6
+
+
+def test_other_code_starts_afresh(execute, tmp_path, capsys):
+    execute("once", budget={**BUDGET, "select": "last"})
+    assert (tmp_path / "once" / "checkpoints" / "last.ckpt").is_file()
+    started = tmp_path / "once" / "started.json"
+    started.write_text(json.dumps({**json.loads(started.read_text()), "commit": "other"}))
+    capsys.readouterr()
+    execute("once", budget={**BUDGET, "select": "last"})
+    assert "continuing" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reference", ["all_background", "slope_threshold"])
+def test_references(execute, reference):
+    record, histograms = execute(method=reference, hyperparameters={}, budget=None, seed=None)
+    assert record.metrics["test"]["prevalence"] == pytest.approx(record.data["splits"]["test"]["prevalence"])
+    assert set(histograms) == {"val", "test"}
+    if reference == "slope_threshold":
+        assert record.metrics["test"]["iou_landslide"] > 0.3
+        assert record.metrics["test"]["threshold_deg"] % (90 / 256) == pytest.approx(0)
+
+
+def test_a_file_that_is_no_specification_is_refused(tmp_path):
+    (tmp_path / "spec.json").write_text("{}")
+    with pytest.raises(UserError, match="not a run specification"):
+        run_module.main([str(tmp_path / "spec.json"), "--data", "x", "--out", "y"])
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_in_its_own_process_with_wandb(execute, root, tmp_path):
+    pytest.importorskip("wandb")
+    budget = {**BUDGET, "max_steps": 24}
+    whole, spec, work = execute("whole", budget=budget), make_spec(root, tmp_path, budget=budget), tmp_path / "killed"
+    work.mkdir()
+    (work / "spec.json").write_text(json.dumps(spec.to_dict()))
+    command = [sys.executable, "-m", "benchmarks.run", str(work / "spec.json"), "--data", str(root), "--out", str(work / "records")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (work / "progress.json").is_file() or json.loads((work / "progress.json").read_text())["step"] < 8:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (work / "records").exists()
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "continuing from" in finished.stdout
+    assert list(work.glob("wandb/offline-run-*")), "wandb writes into the folder of the run"
+    path = work / "records" / f"{spec.key}.json"
+    assert same(whole, (load_record(path), load_histograms(path.with_suffix(".npz"))))

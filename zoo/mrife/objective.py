@@ -47,6 +47,7 @@ class EnhancementOptions:
         teacher: Targets from a moving average of the student; without it from the student itself, gradient stopped.
         teacher_momentum: Momentum of the teacher at the first step.
         teacher_momentum_end: Momentum at the last step, reached by a half cosine.
+        teacher_statistics: The teacher normalises by the statistics of its `batch`, or by the student's `running` ones.
         student_temperature: Of the student's softmax; `ibot` only.
         target_temperature: Of the targets' softmax; `ibot` only.
         centre_momentum: Momentum of the centre that is taken off the targets; `ibot` only.
@@ -73,6 +74,7 @@ class EnhancementOptions:
     teacher: bool = True
     teacher_momentum: float = 0.996
     teacher_momentum_end: float = 1.0
+    teacher_statistics: Literal["batch", "running"] = "batch"
     student_temperature: float = 0.1
     target_temperature: float = 0.04
     centre_momentum: float = 0.9
@@ -206,6 +208,7 @@ class FeatureEnhancement(nn.Module):
                 options.teacher_momentum,
                 options.teacher_momentum_end,
                 total_steps=1,  # the true number is known when training starts, see `plan`
+                batch_statistics=options.teacher_statistics == "batch",
             )
             if options.teacher
             else None

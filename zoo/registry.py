@@ -16,6 +16,11 @@ from zoo.hpcl_net import HPCLNet
 METHODS: Final[dict[str, type[LandslideModule]]] = {
     "deeplab": DeepLab,
     "hpcl_net": HPCLNet,
+from zoo.mrife import MRIFE
+
+METHODS: Final[dict[str, type[LandslideModule]]] = {
+    "deeplab": DeepLab,
+    "mrife": MRIFE,
 }
 """Stem -> class. Written by hand: a name that appears in tables and folders is never derived from another."""
 

@@ -4,7 +4,7 @@ import copy
 import math
 import os
 
-import lightning as L  # noqa: N812 - the name everybody uses
+import lightning as L
 import numpy as np
 import pytest
 import torch

@@ -264,7 +264,7 @@ class HyperPixelContrast(nn.Module):
         return keys
 
     @torch.no_grad()
-    def _watch(  # noqa: PLR0917 - the two triples of `info_nce`
+    def _watch(
         self, query: Tensor, query_labels: Tensor, query_valid: Tensor, key: Tensor, key_labels: Tensor, key_valid: Tensor
     ) -> dict[str, Tensor]:
         """Mean cosines from the mean vector of each class: no matrix of queries by keys is built."""

@@ -52,9 +52,7 @@ class _FitCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401 - Lightning's signature
         kwargs.setdefault("dump_header", ["written by `zoo fit`; `zoo fit --config THIS` runs it again"])
         parser = _FitParser(**kwargs)
-        parser.add_argument(
-            "-c", "--config", action="config", help="configuration file; options after it change its values"
-        )
+        parser.add_argument("-c", "--config", action="config", help="configuration file; options after it change its values")
         return parser
 
     @staticmethod

@@ -1,8 +1,9 @@
 """How long the loader takes for a window, against the work that nobody can avoid.
 
 Unavoidable are bare rasterio reads of the same windows (image, elevation model, label) and the bare albumentations calls on them.
-`python -m benchmarks.loader_speed [--root DATA]` prints both parts, the loader and the ratio, each as processor time in
-one process and the best of some rounds, because other processes only ever make a round slower. The data module may keep scenes in memory; `--cache-mb 0` makes it read like the rest.
+`python -m benchmarks.loader_speed [--root DATA]` prints both parts, the loader and the ratio, as processor time of one process and
+the best of some rounds, because other processes only ever make a round slower. The data module keeps small scenes in memory;
+`--cache-mb 0` makes it read every window from the files.
 """
 
 import argparse

@@ -61,10 +61,14 @@ class Grid:
         right, bottom = left + self.transform.a * self.width, top + self.transform.e * self.height
         return left, bottom, right, top
 
+    def transform_at(self, row: int, column: int) -> Affine:
+        """The transform of a window whose upper left pixel is (row, column)."""
+        at = self.transform
+        return Affine(at.a, at.b, at.c + column * at.a, at.d, at.e, at.f + row * at.e)
+
     def widened(self, margin: int) -> "Grid":
         """The same grid with `margin` more pixels on each side."""
-        transform = self.transform * Affine.translation(-margin, -margin)
-        return Grid(self.crs, transform, self.width + 2 * margin, self.height + 2 * margin, self.pixel_size)
+        return Grid(self.crs, self.transform_at(-margin, -margin), self.width + 2 * margin, self.height + 2 * margin, self.pixel_size)
 
 
 def open_raster(path: Path) -> DatasetReader:

@@ -14,7 +14,6 @@ import pyogrio.raw
 import pyproj
 import rasterio.features
 import shapely
-from affine import Affine
 from pyproj.exceptions import ProjError
 
 from datamodules.alignment import Grid
@@ -69,7 +68,7 @@ class LabelPolygons:
     def read(self, row: int, column: int, height: int, width: int) -> npt.NDArray[Any]:
         """Labels of a window whose upper left pixel is (row, column) of the image, uint8 (height, width)."""
         grid = self._grid
-        transform = grid.transform * Affine.translation(column, row)
+        transform = grid.transform_at(row, column)
         left, top = transform.c, transform.f
         window = shapely.box(left, top + transform.e * height, left + transform.a * width, top)
         near = self._shapes[self._tree.query(window)]

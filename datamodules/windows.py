@@ -202,7 +202,7 @@ def _sample(layers: Layers, pixel_size: tuple[float, float], tile: str) -> dict[
     mask = np.ascontiguousarray(layers.mask)
     missing = mask == NO_IMAGE
     if missing.any():
-        image[:, missing] = np.nan
+        np.copyto(image, np.nan, where=missing)
         mask = np.where(missing, np.uint8(IGNORE), mask)
     dem = torch.from_numpy(np.ascontiguousarray(layers.dem[None]))
     size = torch.tensor(pixel_size, dtype=torch.float32)

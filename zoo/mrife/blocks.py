@@ -108,7 +108,7 @@ def blocks_to_cells(blocks: Tensor, block_size: int, stride: int, image_size: tu
         return rows @ blocks.float() @ columns.T
 
 
-def _overlap(num_cells: int, stride: int, num_blocks: int, block_size: int, length: int, device: torch.device) -> Tensor:  # noqa: PLR0917 - two grids
+def _overlap(num_cells: int, stride: int, num_blocks: int, block_size: int, length: int, device: torch.device) -> Tensor:
     """Share of each cell in each block along one axis, float32 (num_cells, num_blocks)."""
     cell = torch.arange(num_cells, device=device)[:, None] * stride
     block = torch.arange(num_blocks, device=device)[None] * block_size

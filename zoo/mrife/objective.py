@@ -119,7 +119,7 @@ def _require(options: EnhancementOptions, field: str, problem: str, *, holds: bo
         raise UserError(problem, f"the default is {default}", field=f"enhancement.{field}", value=getattr(options, field), exit_code=2)
 
 
-def recovery_distance(  # noqa: PLR0917 - the two maps, and what one of the four distances needs
+def recovery_distance(
     recovered: Tensor, target: Tensor, kind: MfmLoss, centre: Tensor, student_temperature: float = 0.1, target_temperature: float = 0.04
 ) -> Tensor:
     """Distance of recovered and target features in each cell.
@@ -221,7 +221,7 @@ class FeatureEnhancement(nn.Module):
         if self.teacher is not None:
             self.teacher.total_steps = max(num_steps, 1)
 
-    def forward(  # noqa: PLR0917 - the two networks, their input, their shared features, the labels
+    def forward(
         self, network: Segmentor, branch: EnhancementBranch, image: Tensor, terrain: Tensor, deep: Tensor, mask: Tensor
     ) -> dict[str, Tensor]:
         """The terms.

@@ -5,18 +5,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812 - the name everybody uses
+import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from benchmarks.atomic import write_json
 
 
 class Checkpoints(Checkpoint):
-    """Keeps, at each validation, the best weights so far (`best.ckpt`, by IoU) and all that a resumed run needs (`last.ckpt`).
+    """Keeps, at each validation, the best weights so far (`best.ckpt`, by IoU) and what a resumed run needs (`last.ckpt`).
 
-    Lightning's own ModelCheckpoint can do this but for two things that a resumed run must not get wrong (2.6): a file that it writes at the
-    end of an epoch resumes with the epoch number one too high, hence with other training windows, and two of them save `last` before `best`,
-    so that `last` does not know the best score of its own validation. Equal scores keep the earlier weights; NaN is worse than any score.
+    Lightning's own ModelCheckpoint can do this but for two things that a resumed run must not get wrong (2.6). A file that it writes at
+    the end of an epoch resumes with the epoch number one too high, hence with other training windows. And two of them save `last` before
+    `best`, so that `last` does not know the best score of its own validation. Equal scores keep the earlier weights; NaN is the worst.
 
     Args:
         folder: Of the two files.
@@ -24,7 +24,7 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.best_score = -math.inf
+        self.best_score: float | None = None
 
     @property
     def best(self) -> Path:
@@ -41,8 +41,8 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         score = float(trainer.callback_metrics["val/iou_landslide"])
-        # The first validation is always kept, even a NaN: there must be something to test.
-        if score > self.best_score or not self.best.is_file():
+        # The first validation is always kept, even a NaN: there must be something to test. All ranks see the same score and decide alike.
+        if self.best_score is None or score > self.best_score:
             self.best_score = -math.inf if math.isnan(score) else score
             trainer.save_checkpoint(self.best, weights_only=True)
         trainer.save_checkpoint(self.last)

@@ -14,7 +14,7 @@ from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
 from benchmarks.record import RunRecord, load_records
 from benchmarks.report import Report, collect, insert_into, marked_suites, write_report
 from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
-from benchmarks.runner import Places, check_methods, command, keyed_plan, run_suite, state_of
+from benchmarks.runner import Places, check_specs, command, keyed_plan, run_suite, state_of
 from benchmarks.suite import Suite, load_suite
 from datamodules.errors import UserError, exit_with
 
@@ -80,13 +80,9 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
     if all(state_of(spec, records, places) == "finished" for spec in specs):
         print(f"all {len(specs)} runs of {suite.name} are finished; nothing to do")
     else:
-        check_methods(specs)
+        check_specs(specs)
         launcher = _launcher(options)
-        workers = options.num_workers
-        if workers is None:
-            # On a CPU the cores train; beside a GPU they have nothing else to do.
-            workers = min(launcher.threads - 1, 8) if launcher.uses_gpus else 0
-        run_suite(specs, root, places, launcher, options=_run_options(options, workers))
+        run_suite(specs, root, places, launcher, options=_run_options(options, launcher))
     return _report(suite, places)
 
 
@@ -102,7 +98,11 @@ def _launcher(options: Any) -> LocalLauncher:  # noqa: ANN401 - jsonargparse's n
     )
 
 
-def _run_options(options: Any, workers: int) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
+def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
+    workers = options.num_workers
+    if workers is None:
+        # On a CPU the cores train; beside a GPU they have nothing else to do.
+        workers = min(launcher.threads - 1, 8) if launcher.uses_gpus else 0
     arguments = ["--devices", str(options.devices_per_run), "--num-workers", str(workers)]
     return [*arguments, "--no-wandb"] if options.no_wandb else arguments
 
@@ -110,12 +110,14 @@ def _run_options(options: Any, workers: int) -> list[str]:  # noqa: ANN401 - jso
 def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
     records = load_records(places.records)
     specs, root = keyed_plan(suite, places, seeds=options.seeds)
-    check_methods(specs)
+    check_specs(specs)
+    launcher = _launcher(options)
     if root is None:
         print("# the synthetic data do not exist yet, so the keys below are provisional")
     for spec in specs:
         print(f"# {spec.title}: {state_of(spec, records, places)}")
-        print(shlex.join(command(spec, root or Path("DATA"), places, options=_run_options(options, options.num_workers or 0))))
+        arguments = command(spec, root or Path("DATA"), places, options=_run_options(options, launcher))
+        print(shlex.join(launcher.granted(arguments)))
     return 0
 
 
@@ -172,8 +174,10 @@ def _report_all(runs: Path) -> int:
     repository = COMMITTED.parents[1]
     readmes = sorted(path for pattern in READMES for path in repository.glob(pattern))
     wanted = {path: marked_suites(path.read_text(encoding="utf-8")) for path in readmes}
-    code = 0
-    for folder in sorted(path for path in COMMITTED.glob("*") if (path / "records").is_dir()):
+    code, folders = 0, sorted(path for path in COMMITTED.glob("*") if (path / "records").is_dir())
+    if not folders:
+        print(f"no records in {COMMITTED.relative_to(repository)}; `zoo-bench run SUITE --results` puts them there")
+    for folder in folders:
         suite = load_suite(folder.name)
         code = max(code, _report(suite, Places(runs, suite.name, folder), [path for path in readmes if suite.name in wanted[path]]))
     return code

@@ -25,6 +25,9 @@ PACKAGES: Final = (
 """Packages whose version can change a score."""
 
 
+CODE: Final = tuple(f":(top,glob){package}/**/*.py" for package in ("datamodules", "zoo", "benchmarks"))
+
+
 def _git(*arguments: str) -> str | None:
     program = shutil.which("git")
     if program is None:
@@ -37,11 +40,14 @@ def _git(*arguments: str) -> str | None:
 
 
 def code_state() -> dict[str, Any]:
-    """Git commit, whether files differ from it, and a hash of the differences; all None outside a repository."""
-    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    """Git commit, whether code differs from it, and a hash of the differences; all None outside a repository.
+
+    Only Python files of the three packages count: a README, a suite or a record cannot change what a specification scores.
+    """
+    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
     if commit is None or status is None:
         return {"commit": None, "dirty": None, "changes": None}
-    changes = hashlib.sha256((_git("diff", "HEAD") or "").encode()).hexdigest()[:12] if status else None
+    changes = hashlib.sha256((_git("diff", "HEAD", "--", *CODE) or "").encode()).hexdigest()[:12] if status else None
     return {"commit": commit.strip(), "dirty": bool(status), "changes": changes}
 
 

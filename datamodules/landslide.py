@@ -2,17 +2,19 @@
 
 import inspect
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-import lightning as L  # noqa: N812 - the name everybody uses
+import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from datamodules.alignment import DemResampling
 from datamodules.augmentation import Augmentation
+from datamodules.batch import Batch
 from datamodules.errors import UserError
 from datamodules.reading import SceneReader
 from datamodules.sampling import ShardSampler, TrainingSampler
@@ -236,6 +238,18 @@ class LandslideDataModule(L.LightningDataModule):
         )
         return self._loader(dataset, sampler)
 
+    def training_sample(self, num_windows: int = 256) -> Iterator[Batch]:
+        """Training windows without augmentation, evenly spread over the split: what terrain layers are measured on.
+
+        Args:
+            num_windows: At most so many.
+        """
+        windows = self._windows["train"]
+        chosen = np.unique(np.linspace(0, len(windows) - 1, min(num_windows, len(windows))).astype(np.int64))
+        dataset = WindowDataset(self._readers["train"], windows.take(chosen), size=self.tile_size, halo=self.halo)
+        for start in range(0, len(dataset), self.batch_size):
+            yield stack([dataset[position] for position in range(start, min(start + self.batch_size, len(dataset)))])
+
     def val_dataloader(self) -> DataLoader[Any]:
         """Windows that cover the validation scenes, each pixel once."""
         return self._evaluation_loader("val")
@@ -255,7 +269,10 @@ class LandslideDataModule(L.LightningDataModule):
 
     def _batches_done(self) -> int:
         """Batches that this process has trained on, those before a resume included."""
-        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.processed) if self.trainer else 0
+        if self.trainer is None:
+            return 0
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return getattr(done, "processed", done.completed)  # Lightning types the count of batches as its narrower base
 
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""

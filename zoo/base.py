@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-import lightning as L  # noqa: N812 - the name everybody uses
+import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -125,7 +126,7 @@ class LandslideModule(L.LightningModule):
                 value=data.halo,
             )
         if stage == "fit":
-            preprocessing.set_statistics(data.statistics)
+            preprocessing.set_statistics(data.statistics, data.training_sample())
 
     @final
     def on_fit_start(self) -> None:
@@ -147,8 +148,15 @@ class LandslideModule(L.LightningModule):
         return terms["total"]
 
     @final
-    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Let the method follow an optimiser step that happened."""
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, and let the method follow it. Here and not at the end of the batch, since checkpoints are written before that hook."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self._stepped:
             self._stepped = False
             self.on_optimizer_step()
@@ -236,8 +244,7 @@ class LandslideModule(L.LightningModule):
     def _count(self, batch: Batch, histograms: dict[str, Tensor]) -> None:
         probabilities = self.probabilities(batch)
         self.scores.update(probabilities, batch["mask"])
-        for tile, histogram in zip(batch["tile"], score_histogram(probabilities, batch["mask"]).cpu(), strict=True):
-            histograms[tile] = histogram
+        histograms.update(zip(batch["tile"], score_histogram(probabilities, batch["mask"]).cpu(), strict=True))
 
     def _log_scores(self, split: str, histogram: Tensor) -> None:
         scores = pixel_scores(histogram, self.threshold)
@@ -295,7 +302,7 @@ def _schedule(options: OptimOptions, num_steps: int) -> Callable[[int], float]:
             return (step + 1) / warmup
         progress = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
         if options.schedule == "poly":
-            return (1 - progress) ** 0.9
+            return float((1 - progress) ** 0.9)
         return 0.5 * (1 + math.cos(math.pi * progress)) if options.schedule == "cosine" else 1.0
 
     return factor

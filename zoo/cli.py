@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-import lightning as L  # noqa: N812 - the name everybody uses
-from jsonargparse import ActionConfigFile
+import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.table import Table
@@ -53,7 +52,7 @@ class _FitCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401 - Lightning's signature
         kwargs.setdefault("dump_header", ["written by `zoo fit`; `zoo fit --config THIS` runs it again"])
         parser = _FitParser(**kwargs)
-        parser.add_argument("-c", "--config", action=ActionConfigFile, help="configuration file; options after it change its values")
+        parser.add_argument("-c", "--config", action="config", help="configuration file; options after it change its values")
         return parser
 
     @staticmethod
@@ -140,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command; the exit code is 0 (done), 1 (bad input) or 2 (usage)."""
     command, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if command in ("", "-h", "--help"):
-        print(USAGE)  # noqa: T201 - this is the command line
+        print(USAGE)
         return 0 if command else 2
     if command == "methods":
         return list_methods()

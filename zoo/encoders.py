@@ -79,8 +79,8 @@ def build_encoder(
         encoder = _smp_encoder(name, built_channels, depth, output_stride, from_hub=weights == "imagenet")
     if weights == "imagenet-lite0":
         _load_lite0(encoder, name)
-    elif weights not in (None, "imagenet"):
-        _load_file(encoder, cast("str", weights), name)
+    elif weights is not None and weights != "imagenet":
+        _load_file(encoder, weights, name)
     if built_channels != in_channels:
         adapt_stem(encoder, in_channels)
     channels, strides = _levels(encoder, name, in_channels)
@@ -118,7 +118,7 @@ def adapt_stem(encoder: nn.Module, in_channels: int) -> None:
                     if hasattr(encoder, attribute):
                         setattr(encoder, attribute, in_channels)
                 if isinstance(widths := getattr(encoder, "_out_channels", None), list):
-                    encoder._out_channels = [in_channels, *widths[1:]]  # noqa: SLF001 - smp offers no setter after construction
+                    widths[0] = in_channels
                 return
             _ = child_name
     raise UserError("no convolution with three input channels was found to adapt", "build it with 3 channels", field="encoder")
@@ -126,7 +126,7 @@ def adapt_stem(encoder: nn.Module, in_channels: int) -> None:
 
 def _smp_encoder(name: str, in_channels: int, depth: int, output_stride: int, *, from_hub: bool) -> nn.Module:
     known = smp.encoders.get_encoder_names()
-    if name not in known and not (name.startswith("tu-") and timm.is_model(name[3:].split(".")[0])):
+    if name not in known and not (name.startswith("tu-") and timm.is_model(name[3:].split(".", maxsplit=1)[0])):
         candidates = [f"tu-{model}" for model in timm.list_models()] if name.startswith("tu-") else known
         near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}? " if near else ""

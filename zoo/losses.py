@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.batch import IGNORE, LANDSLIDE

@@ -1,20 +1,20 @@
 """Raw image, raw elevation and pixel size -> what the encoders see. It is part of the network, so a checkpoint takes raw pixels.
 
-The image is standardised with the training split's mean and standard deviation. Terrain layers are derived here, from elevation in metres
-and the pixel size in metres, hence *after* any geometric augmentation: aspect and hillshade stay true under flips and rotations. Each layer
-is scaled from its stated physical range to [-1, 1]; elevation alone has no such range and is taken relative to the window's own mean, since
-absolute height says where a window lies and not what it shows.
+Image bands and terrain layers are standardised with the training split's means and standard deviations. Terrain layers are derived here,
+from elevation in metres and the pixel size in metres, hence *after* any geometric augmentation: aspect and hillshade stay true under flips
+and rotations. Elevation is taken relative to the window's own mean, since absolute height says where a window lies and not what it shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datamodules.batch import Batch
 from datamodules.errors import UserError
-from datamodules.statistics import DataStatistics
+from datamodules.statistics import DataStatistics, RunningMoments
 from datamodules.terrain import LAYERS, terrain_layers
 
 Inputs = Literal["image", "dem", "both"]
@@ -39,10 +39,8 @@ class Preprocessing(nn.Module):
 
     image_mean: Tensor
     image_std: Tensor
-    elevation_std: Tensor
-    layer_centre: Tensor
-    layer_scale: Tensor
-    is_elevation: Tensor
+    layer_mean: Tensor
+    layer_std: Tensor
 
     def __init__(self, inputs: Inputs, image_channels: int, terrain: Sequence[str]) -> None:
         super().__init__()
@@ -59,36 +57,33 @@ class Preprocessing(nn.Module):
             )
         self.register_buffer("image_mean", torch.zeros(self.image_channels))
         self.register_buffer("image_std", torch.ones(self.image_channels))
-        self.register_buffer("elevation_std", torch.tensor(100.0))
-        ranges = [(LAYERS[name].low, LAYERS[name].high) for name in self.terrain]
-        # Not in the state dict: they follow from the names.
-        for name, values in (
-            ("layer_centre", [(low + high) / 2 for low, high in ranges]),
-            ("layer_scale", [(high - low) / 2 for low, high in ranges]),
-            ("is_elevation", [name == ELEVATION for name in self.terrain]),
-        ):
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        # Until `set_statistics` has measured them: the physical ranges onto [-1, 1].
+        ranges = [(-100.0, 100.0) if name == ELEVATION else (LAYERS[name].low, LAYERS[name].high) for name in self.terrain]
+        self.register_buffer("layer_mean", torch.tensor([(low + high) / 2 for low, high in ranges]))
+        self.register_buffer("layer_std", torch.tensor([(high - low) / 2 for low, high in ranges]))
 
     @property
     def terrain_channels(self) -> int:
         """Channels of the terrain tensor; 0 without an elevation model."""
         return len(self.terrain)
 
-    def set_statistics(self, statistics: DataStatistics) -> None:
-        """Take mean and standard deviation from the training split; they travel in the checkpoint."""
+    def set_statistics(self, statistics: DataStatistics, windows: Iterable[Batch]) -> None:
+        """Take means and standard deviations from the training split; they travel in the checkpoint.
+
+        Args:
+            statistics: Of the image bands.
+            windows: Training windows, without augmentation, on which the terrain layers are measured.
+        """
         if self.image_channels:
-            if len(statistics.image_mean) != self.image_channels:
-                raise UserError(
-                    f"the data have {len(statistics.image_mean)} bands",
-                    "set it to the data's number of bands",
-                    field="image_channels",
-                    value=self.image_channels,
-                )
             self.image_mean.copy_(torch.tensor(statistics.image_mean))
-            # A constant band carries nothing; a standard deviation of 1 keeps it at 0 instead of dividing by 0.
-            self.image_std.copy_(torch.tensor([std if std > 0 else 1.0 for std in statistics.image_std]))
-        if self.terrain_channels and statistics.elevation_std > 0:
-            self.elevation_std.fill_(statistics.elevation_std)
+            self.image_std.copy_(_spread(statistics.image_std))
+        if self.terrain:
+            moments = RunningMoments(self.terrain_channels)
+            for batch in windows:
+                layers = self._layers(batch["dem"], batch["pixel_size"], batch["image"].shape[-2:])
+                moments.update(layers.movedim(1, 0).flatten(1).numpy())
+            self.layer_mean.copy_(torch.from_numpy(moments.mean).nan_to_num())
+            self.layer_std.copy_(_spread(moments.std.tolist()))
 
     def forward(self, image: Tensor, dem: Tensor, pixel_size: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise.
@@ -101,7 +96,7 @@ class Preprocessing(nn.Module):
         Returns:
             Image (B, C, H, W) and terrain (B, K, H, W), without NaN; the one that is not an input has 0 channels.
         """
-        height, width = image.shape[-2:]
+        size = image.shape[-2:]
         if self.image_channels:
             image = (image - self.image_mean.view(1, -1, 1, 1)) / self.image_std.view(1, -1, 1, 1)
             image = torch.nan_to_num(image)  # no data becomes the mean
@@ -109,13 +104,29 @@ class Preprocessing(nn.Module):
             image = image[:, :0]
         if not self.terrain:
             return image, image[:, :0]
-        layers = terrain_layers(dem, pixel_size, self.terrain)
+        layers = self._layers(dem, pixel_size, size)
+        layers = (layers - self.layer_mean.view(1, -1, 1, 1)) / self.layer_std.view(1, -1, 1, 1)
+        return image, fill_from_neighbours(layers, RIM_STEPS)
+
+    def _layers(self, dem: Tensor, pixel_size: Tensor, size: torch.Size) -> Tensor:
+        """Terrain layers (B, K, H, W) in their own units, NaN where undefined, elevation relative to the window's mean."""
+        (height, width), names = size, self.terrain
+        layers = terrain_layers(dem, pixel_size, names)
         top, left = (layers.shape[-2] - height) // 2, (layers.shape[-1] - width) // 2
         layers = layers[..., top : top + height, left : left + width]
-        window_mean = torch.nanmean(layers, dim=(-2, -1), keepdim=True)
-        centre = torch.where(self.is_elevation, window_mean, self.layer_centre)
-        scale = torch.where(self.is_elevation, self.elevation_std, self.layer_scale)
-        return image, fill_from_neighbours((layers - centre) / scale, RIM_STEPS)
+        if ELEVATION not in names:
+            return layers
+        parts = [
+            layer - torch.nanmean(layer, dim=(-2, -1), keepdim=True) if name == ELEVATION else layer
+            for name, layer in zip(names, layers.chunk(len(names), dim=1), strict=True)
+        ]
+        return torch.cat(parts, dim=1)
+
+
+def _spread(std: Sequence[float]) -> Tensor:
+    """Standard deviations to divide by: a constant layer carries nothing, and 1 keeps it at 0 instead of dividing by 0."""
+    values = torch.tensor(std, dtype=torch.float32)
+    return torch.where(values > 0, values, torch.ones_like(values))  # NaN (nothing measured) compares false too
 
 
 def fill_from_neighbours(layers: Tensor, steps: int) -> Tensor:

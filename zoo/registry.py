@@ -3,7 +3,7 @@
 import difflib
 import importlib
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 
 import jsonargparse
 import torch
@@ -11,9 +11,13 @@ import torch
 from datamodules.errors import UserError
 from zoo.base import LandslideModule
 from zoo.deeplab import DeepLab
+from zoo.hpcl_net import HPCLNet
+from zoo.mrife import MRIFE
 
 METHODS: Final[dict[str, type[LandslideModule]]] = {
     "deeplab": DeepLab,
+    "hpcl_net": HPCLNet,
+    "mrife": MRIFE,
 }
 """Stem -> class. Written by hand: a name that appears in tables and folders is never derived from another."""
 
@@ -68,7 +72,7 @@ def check_method(name: str, hyperparameters: dict[str, Any]) -> dict[str, Any]:
         UserError: A name or value that the signature does not know.
     """
     parser = _parser(name)
-    return cast("dict[str, Any]", _parse(parser, name, hyperparameters).as_dict())
+    return _parse(parser, name, hyperparameters).as_dict()
 
 
 def create_method(name: str, **hyperparameters: Any) -> LandslideModule:  # noqa: ANN401 - checked by the signature behind the name
@@ -118,7 +122,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError("no such file", "give a .ckpt file that `zoo fit` or `zoo-bench run` wrote", file=path, field="ckpt", exit_code=2)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a broken file; all mean the same to the user
+    except Exception as error:
         raise UserError(
             f"cannot be read as a checkpoint ({type(error).__name__})", "the file may be truncated; write it again", file=path
         ) from error
@@ -135,6 +139,7 @@ def _parser(name: str) -> Parser:
 
 def _parse(parser: Parser, name: str, hyperparameters: dict[str, Any]) -> jsonargparse.Namespace:
     try:
-        return parser.parse_object(hyperparameters)
+        parsed: jsonargparse.Namespace = parser.parse_object(hyperparameters)
     except UserError as error:
         raise UserError(str(error), field="method", value=name, exit_code=2) from error
+    return parsed

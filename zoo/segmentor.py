@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody uses
+import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.deeplabv3 import decoder as smp_deeplab
 from segmentation_models_pytorch.decoders.unet import decoder as smp_unet
 from torch import Tensor, nn
@@ -139,12 +139,24 @@ class Segmentor(nn.Module):
     def decode(self, features: list[Tensor]) -> Tensor:
         """Logits (B, 1, H, W) from `features`, cut to the size of the first."""
         height, width = features[0].shape[-2:]
-        logits = self.head(self.decoder([self._pad(features[0]), *features[1:]]))
-        stride = self.strides[LOW_LEVEL] if self.options.decoder == "deeplabv3plus" else 1
-        if stride > 1:
-            logits = F.interpolate(logits, scale_factor=float(stride), mode="bilinear", align_corners=False)
-        cut: Tensor = logits[..., :height, :width]
-        return cut
+        return self.classify(self.decoder_features(features))[..., :height, :width]
+
+    @property
+    def decoder_stride(self) -> int:
+        """Stride of what the decoder gives to the head."""
+        return self.strides[LOW_LEVEL] if self.options.decoder == "deeplabv3plus" else 1
+
+    def decoder_features(self, features: list[Tensor]) -> Tensor:
+        """What the head sees: float (B, decoder width, h, w), at stride 4 for DeepLabV3+ and 1 for U-Net."""
+        decoded: Tensor = self.decoder([self._pad(features[0]), *features[1:]])
+        return decoded
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        """Logits (B, 1, ...) of `decoder_features` at stride 1; as large as the input was continued to."""
+        logits: Tensor = self.head(decoded)
+        if self.decoder_stride > 1:
+            logits = F.interpolate(logits, scale_factor=float(self.decoder_stride), mode="bilinear", align_corners=False)
+        return logits
 
     def _pad(self, inputs: Tensor) -> Tensor:
         """Continue the lower and right edge up to a multiple of the largest stride; the edge value, since no size is too small for it."""

@@ -85,6 +85,10 @@ class LocalLauncher:
             variables["CUDA_VISIBLE_DEVICES"] = self._gpus[slot]
         return variables
 
+    def granted(self, command: Sequence[str]) -> list[str]:
+        """A job's command with its number of threads filled in."""
+        return [argument.replace("{threads}", str(self.threads)) for argument in command]
+
     def execute(self, jobs: Sequence[Job]) -> Iterator[Started | Ended | None]:
         """Run all jobs; see `Launcher`."""
         waiting, running = list(jobs), dict[int, _Running]()
@@ -108,11 +112,10 @@ class LocalLauncher:
 
     def _start(self, job: Job, slot: int) -> _Running:
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [argument.replace("{threads}", str(self.threads)) for argument in job.command]
         with job.log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the runner alone, which then ends the whole group, loader workers included.
             process = subprocess.Popen(  # noqa: S603 - our own command
-                command,
+                self.granted(job.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

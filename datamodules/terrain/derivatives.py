@@ -20,20 +20,16 @@ and columns and where any of the nine elevations is missing, as `gdaldem` does w
 """
 
 import math
-from functools import cached_property
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
-from datamodules.terrain.stencil import PixelSize, Spacing, check_elevation, evaluate, safe_sqrt, spacing_of
+from datamodules.terrain.stencil import NOTHING, Once, PixelSize, Spacing, check_elevation, evaluate, inverse_root, spacing_of
 
 GradientMethod = Literal["horn", "zevenbergen_thorne"]
 REACH = (1, 1)
-
-# Below a rise of 0.1 nm in a metre there is no direction of fall, only rounding; the bound also keeps gradients finite in float32.
-_FLAT = 1e-20
 
 
 class Gradient:
@@ -48,34 +44,28 @@ class Gradient:
         self.east = east
         self.north = north
 
-    @cached_property
+    @Once
     def squared(self) -> Tensor:
         """G = z_x^2 + z_y^2."""
         return torch.addcmul(self.east * self.east, self.north, self.north)
 
-    @cached_property
-    def flat(self) -> Tensor:
-        """Where no direction of fall exists."""
-        return self.squared < _FLAT
-
-    @cached_property
+    @Once
     def inverse(self) -> Tensor:
         """1 / sqrt(G), 0 where flat."""
-        if self.squared.requires_grad:
-            return torch.where(self.flat, 0.0, torch.where(self.flat, 1.0, self.squared).rsqrt())
-        return self.squared.rsqrt().masked_fill(self.flat, 0.0)
+        return inverse_root(self.squared)
 
-    @cached_property
+    @Once
     def cosine(self) -> Tensor:
         """Cosine of the slope, 1 / sqrt(1 + G)."""
         return (self.squared + 1).rsqrt()
 
-    @cached_property
+    @Once
     def slope(self) -> Tensor:
         """Degrees."""
-        return safe_sqrt(self.squared).atan() * (180 / math.pi)
+        steepness = self.squared * self.inverse
+        return torch.atan2(steepness, steepness.new_ones(())) * (180 / math.pi)
 
-    @cached_property
+    @Once
     def aspect(self) -> tuple[Tensor, Tensor]:
         """Sine and cosine of the downslope azimuth: -z_x / sqrt(G), -z_y / sqrt(G)."""
         downwards = -self.inverse
@@ -93,7 +83,7 @@ class Gradient:
         """Mean shade of four suns in the west, each weighted by how much the slope faces it or turns its back to it."""
         sine, cosine = self.aspect
         # On flat ground any aspect gives weights that sum to 2, so north does.
-        cosine = torch.where(self.flat, 1.0, cosine)
+        cosine = torch.where(self.squared < NOTHING, 1.0, cosine)
         total: Tensor | None = None
         for azimuth_deg in (225.0, 270.0, 315.0, 360.0):
             azimuth = math.radians(azimuth_deg)
@@ -115,12 +105,12 @@ class Surface:
         """First derivatives by the named method."""
         return self.horn if method == "horn" else self.zevenbergen_thorne
 
-    @cached_property
+    @Once
     def _steps_east(self) -> Tensor:
         """Elevation differences between pixels side by side, (..., H + 2, W + 1)."""
         return self.window[..., 1:] - self.window[..., :-1]
 
-    @cached_property
+    @Once
     def horn(self) -> Gradient:
         """First derivatives by Horn."""
         # Differences before sums: neighbouring elevations differ by little, so their float32 difference is exact, whereas the sums of the
@@ -131,7 +121,7 @@ class Surface:
         north = torch.add(fall[..., :-2], fall[..., 1:-1], alpha=2) + fall[..., 2:]
         return Gradient(east * (0.125 / self.spacing.x), north * (0.125 / self.spacing.y))
 
-    @cached_property
+    @Once
     def zevenbergen_thorne(self) -> Gradient:
         """First derivatives by Zevenbergen & Thorne."""
         middle = self._steps_east[..., 1:-1, :]
@@ -141,27 +131,27 @@ class Surface:
         corners = self.twist * 0
         return Gradient(east * (0.5 / self.spacing.x) + corners, north * (0.5 / self.spacing.y))
 
-    @cached_property
+    @Once
     def bend_east(self) -> Tensor:
         """z_xx, per metre."""
         steps = self._steps_east[..., 1:-1, :]
         return (steps[..., 1:] - steps[..., :-1]) * (1 / (self.spacing.x * self.spacing.x))
 
-    @cached_property
+    @Once
     def bend_north(self) -> Tensor:
         """z_yy, per metre."""
         middle = self.window[..., 1:-1]
         steps = middle[..., :-1, :] - middle[..., 1:, :]
         return (steps[..., :-1, :] - steps[..., 1:, :]) * (1 / (self.spacing.y * self.spacing.y))
 
-    @cached_property
+    @Once
     def twist(self) -> Tensor:
         """z_xy, per metre."""
         top, bottom = self.window[..., :-2, :], self.window[..., 2:, :]
         fall = top - bottom
         return (fall[..., 2:] - fall[..., :-2]) * (0.25 / (self.spacing.x * self.spacing.y))
 
-    @cached_property
+    @Once
     def profile_curvature(self) -> Tensor:
         """Per metre."""
         gradient = self.zevenbergen_thorne
@@ -169,18 +159,18 @@ class Surface:
         along = self.bend_east * sine * sine + 2 * self.twist * sine * cosine + self.bend_north * cosine * cosine
         return -along * gradient.cosine**3
 
-    @cached_property
+    @Once
     def _bend_across(self) -> Tensor:
         """Second derivative across the direction of fall, per metre."""
         sine, cosine = self.zevenbergen_thorne.aspect
         return self.bend_east * cosine * cosine - 2 * self.twist * sine * cosine + self.bend_north * sine * sine
 
-    @cached_property
+    @Once
     def tangential_curvature(self) -> Tensor:
         """Per metre."""
         return -self._bend_across * self.zevenbergen_thorne.cosine
 
-    @cached_property
+    @Once
     def plan_curvature(self) -> Tensor:
         """Per metre."""
         return -self._bend_across * self.zevenbergen_thorne.inverse

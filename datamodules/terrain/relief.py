@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
-from datamodules.terrain.stencil import PixelSize, Reach, check_elevation, each_size, evaluate, safe_sqrt
+from datamodules.terrain.stencil import PixelSize, Reach, check_elevation, each_size, evaluate, inverse_root
 
 RuggednessMethod = Literal["riley", "wilson"]
 _NEIGHBOURS = [(row, column) for row in (0, 1, 2) for column in (0, 1, 2) if (row, column) != (1, 1)]
@@ -209,7 +209,7 @@ def riley(window: Tensor) -> Tensor:
     for difference in _differences(window):
         total = difference * difference if total is None else torch.addcmul(total, difference, difference)
     assert total is not None
-    return safe_sqrt(total)
+    return total * inverse_root(total)
 
 
 def wilson(window: Tensor) -> Tensor:

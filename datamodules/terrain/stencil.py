@@ -6,13 +6,16 @@ holds one.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 -- the name by which every torch user knows it
+from torch.nn import functional as F
 
 from datamodules.errors import UserError
+
+Owner = TypeVar("Owner")
+Value = TypeVar("Value")
 
 PixelSize = float | tuple[float, float] | Tensor
 """Metres a pixel: one number for square pixels, (x, y), a tensor (2,) = (x, y), or (B, 2) with one row for each item of the first
@@ -21,9 +24,37 @@ dimension."""
 Reach = tuple[int, int]
 """Pixels (rows, columns) that a layer reads on each side of a pixel."""
 
-# Elements a strip. Its dozen temporaries of 100 kB stay in the cache of a core, which is what makes the CPU path fast, and torch does not wake
-# its other threads for so few (it does above 32768): waking them a thousand times costs more than they save, a lot more on a busy machine.
+NOTHING = 1e-20
+"""Squared rise (in metres, or a metre) below which there is only rounding, no relief: 0.1 nm. Keeps gradients finite in float32."""
+
+# Elements a strip. Its dozen temporaries of 100 kB stay in the cache of a core, which is what makes the CPU path fast, and torch does not
+# wake its other threads for so few (it does above 32768): waking them thousands of times costs more than they save, and on a busy machine
+# every time is a wait for the scheduler. `sqrt` and `atan` wake them above 2048 already, hence `rsqrt` and `atan2` in what runs in strips.
 _STRIP = 24576
+
+
+class Once(Generic[Owner, Value]):
+    """A property that is computed at first use and kept, as `functools.cached_property`.
+
+    That one takes a lock in Python 3.11, at which torch.compile gives up.
+    """
+
+    def __init__(self, function: Callable[[Owner], Value]) -> None:
+        self.function = function
+        self.name = function.__name__
+        self.__doc__ = function.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type[Owner]) -> "Once[Owner, Value]": ...
+    @overload
+    def __get__(self, owner: Owner, kind: type[Owner]) -> Value: ...
+    def __get__(self, owner: Owner | None, kind: type[Owner]) -> "Once[Owner, Value] | Value":
+        """Compute the value and put it in the place of the property."""
+        if owner is None:
+            return self
+        value = self.function(owner)
+        setattr(owner, self.name, value)
+        return value
 
 
 class Spacing(NamedTuple):
@@ -57,9 +88,9 @@ def spacing_of(pixel_size: PixelSize, dem: Tensor) -> Spacing:
         size = pixel_size.to(device=dem.device, dtype=dem.dtype, non_blocking=True)
         if size.ndim == 0:
             return Spacing(size, size)
-        if size.shape == (2,):
+        if size.ndim == 1 and size.shape[0] == 2:  # comparing whole shapes would tie a free B to 2 in an exported graph
             return Spacing(size[0], size[1])
-        if size.ndim != 2 or size.shape[-1] != 2 or dem.ndim < 3 or size.shape[0] not in {1, dem.shape[0]}:
+        if size.ndim != 2 or size.shape[-1] != 2 or dem.ndim < 3 or size.shape[0] not in (1, dem.shape[0]):
             raise ValueError(f"pixel_size must be (2,) or (B, 2) with B of the dem {tuple(dem.shape)}, not {tuple(size.shape)}")
         shape = (-1, *(1,) * (dem.ndim - 1))
         return Spacing(size[:, 0].reshape(shape), size[:, 1].reshape(shape))
@@ -96,8 +127,9 @@ def sizes_of(pixel_size: PixelSize) -> list[tuple[float, float]]:
 
 def in_strips(dem: Tensor) -> bool:
     """Whether `evaluate` works through this model in strips: large, on the CPU, without gradients, not while torch compiles or exports."""
-    large = dem.device.type == "cpu" and dem.numel() > _STRIP
-    return large and not (torch.is_grad_enabled() and dem.requires_grad) and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and dem.requires_grad):
+        return False
+    return dem.device.type == "cpu" and dem.numel() > _STRIP
 
 
 def evaluate(
@@ -172,9 +204,9 @@ def _pad(values: Tensor, reach: Reach) -> Tensor:
     return F.pad(values, (columns, columns, rows, rows), value=torch.nan)
 
 
-def safe_sqrt(squared: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0 instead of infinite."""
-    if not squared.requires_grad:
-        return squared.sqrt()
-    zero = squared == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
+def inverse_root(squared: Tensor) -> Tensor:
+    """1 / sqrt(squared), and 0 below `NOTHING`, with finite gradients everywhere."""
+    nothing = squared < NOTHING
+    if squared.requires_grad:
+        return torch.where(nothing, 0.0, torch.where(nothing, 1.0, squared).rsqrt())
+    return squared.rsqrt().masked_fill(nothing, 0.0)

@@ -186,7 +186,11 @@ def test_tables_in_readmes_are_those_of_the_committed_records():
     for readme in sorted(path for pattern in READMES for path in repository.glob(pattern)):
         text = readme.read_text(encoding="utf-8")
         for name in marked_suites(text):
-            report = collect(load_suite(name), load_records(COMMITTED / name / "records"))
+            records = load_records(COMMITTED / name / "records")
+            if not records:
+                assert f"<!-- results:{name} -->\n<!-- /results:{name} -->" in text, "numbers without records"
+                continue
+            report = collect(load_suite(name), records)
             assert insert_into(text, report) == text, f"{readme.relative_to(repository)}: run `make report`"
 
 

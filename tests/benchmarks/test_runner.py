@@ -1,5 +1,6 @@
 """The runner with stand-in runs: resume, failures, interruption, slots."""
 
+import dataclasses
 import io
 import json
 import os
@@ -16,8 +17,8 @@ from benchmarks.cli import main
 from benchmarks.display import Display
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
 from benchmarks.record import load_records
-from benchmarks.runner import Places, last_error_line, run_suite, state_of
-from benchmarks.suite import RunSpec
+from benchmarks.runner import Places, check_specs, last_error_line, run_suite, state_of
+from benchmarks.suite import SUITES, RunSpec, load_suite, plan
 from datamodules.errors import UserError
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_run.py")))
@@ -198,6 +199,29 @@ def test_a_corrupt_record_stops_every_command_with_one_line(tmp_path, capsys):
         assert str(broken) in str(caught.value)
         assert caught.value.exit_code == 1
     assert not (tmp_path / "runs").exists(), "told before any data were made"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"method": "deplab"}, ["deeplab"]),
+        ({"hyperparameters": {"network": {"encodr": "x"}}}, ["encodr"]),
+        ({"hyperparameters": {"loss": {"bce_weight": "much"}}}, ["bce_weight", "much"]),
+        ({"data_settings": {"tile_sice": 64}}, ["data.settings.tile_sice", "did you mean tile_size"]),
+        ({"data_settings": {"tile_size": "big"}}, ["tile_size", "big"]),
+    ],
+)
+def test_what_no_method_or_data_module_takes_is_refused_before_anything_starts(change, told):
+    with pytest.raises(UserError) as caught:
+        check_specs([spec("deeplab"), dataclasses.replace(spec("deeplab", 1), name="wrong", **change)])
+    assert caught.value.exit_code == 2
+    for words in [*told, "row wrong"]:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_suites_fit_the_signatures(path):
+    check_specs(plan(load_suite(path.stem)))
 
 
 def test_planning_imports_nothing_heavy():

@@ -19,7 +19,7 @@ QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "e
 
 
 class Counting(LandslideModule):
-    """Counts its follow-ups."""
+    """Notes the steps done before each follow-up."""
 
     def on_optimizer_step(self) -> None:
         self.followed = [*getattr(self, "followed", []), self.trainer.global_step]
@@ -29,7 +29,7 @@ def data(folder, **settings):
     return LandslideDataModule(root=str(folder), **{"tile_size": 64, "batch_size": 2, "samples_per_epoch": 8, "seed": 0, **settings})
 
 
-@pytest.mark.parametrize(("accumulate", "expected"), [(1, [1, 2, 3, 4]), (4, [1])])
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, [0, 1, 2, 3]), (4, [0])])
 def test_one_follow_up_per_optimiser_step(data_folder, tmp_path, accumulate, expected):
     torch.manual_seed(0)
     module = Counting(network=NetworkOptions(**TINY))

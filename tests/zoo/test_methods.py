@@ -15,10 +15,24 @@ from zoo.base import LandslideModule
 
 TINY = {"encoder": "tu-test_efficientnet", "terrain": ["elevation", "slope", "aspect_sin"], "decoder_channels": 16}
 HALO = 2
-SEALED = (
-    "setup on_fit_start on_train_batch_start on_train_batch_end training_step configure_optimizers on_validation_epoch_start validation_step "
-    "on_validation_epoch_end on_test_epoch_start test_step on_test_epoch_end predict_step probabilities on_save_checkpoint hyperparameters"
-).split()
+SEALED = [
+    "setup",
+    "on_fit_start",
+    "on_train_batch_start",
+    "optimizer_step",
+    "training_step",
+    "configure_optimizers",
+    "on_validation_epoch_start",
+    "validation_step",
+    "on_validation_epoch_end",
+    "on_test_epoch_start",
+    "test_step",
+    "on_test_epoch_end",
+    "predict_step",
+    "probabilities",
+    "on_save_checkpoint",
+    "hyperparameters",
+]
 
 every_method = pytest.mark.parametrize("method", METHODS)
 

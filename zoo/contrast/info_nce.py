@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def info_nce(  # noqa: PLR0917 - two triples of the same kind, queries and keys, read best in this order
+def info_nce(
     queries: Tensor,
     query_labels: Tensor,
     query_valid: Tensor,

@@ -7,6 +7,7 @@ the best of some rounds, because other processes only ever make a round slower. 
 """
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import albumentations
 import cv2
 import numpy as np
 import rasterio
@@ -22,7 +24,7 @@ from rasterio.windows import Window, from_bounds
 from rasterio.windows import bounds as window_bounds
 from torch.utils.data import DataLoader
 
-from datamodules.augmentation import Augmentation
+from datamodules.batch import IGNORE
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule
 
@@ -148,8 +150,19 @@ def _bare_augmentation(data: LandslideDataModule, windows: list[tuple[Any, Any, 
 
 
 def _pipelines(data: LandslideDataModule) -> tuple[Any, Any]:
-    """The same two pipelines that the data module uses."""
-    return Augmentation(scale=data.scale, shift=data.shift, colour_strength=data.colour_strength).pipelines()
+    """The same transforms as those of the data module, composed as albumentations documents it."""
+    span = (-data.shift, data.shift)
+    affine = albumentations.Affine(
+        scale=(1 - data.scale, 1 + data.scale),
+        translate_percent={"x": span, "y": span},
+        keep_ratio=True,
+        fill=math.nan,
+        fill_mask=IGNORE,
+        p=1.0,
+    )
+    geometry = albumentations.Compose([albumentations.D4(p=1.0), affine], additional_targets={"dem": "image"})
+    strength = data.colour_strength
+    return geometry, albumentations.Compose([albumentations.RandomBrightnessContrast(strength, strength, p=0.8)])
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Augmentation:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pipelines": None}
 
-    def pipelines(self) -> tuple[Any, Any]:
+    def _compose(self) -> tuple[Any, Any]:
         """Geometry and colour as albumentations composes them; made on first use."""
         if self._pipelines is None:
             # Without this, importing albumentations asks the network for its newest version.
@@ -75,7 +75,8 @@ class Augmentation:
                 )
             geometry = albumentations.Compose(steps, additional_targets={"dem": "image"}, save_applied_params=True)
             strength = self.colour_strength
-            colour = albumentations.Compose([albumentations.RandomBrightnessContrast(strength, strength, p=0.8)])
+            # On its own, since a Compose around one transform of one layer takes longer than the transform.
+            colour = albumentations.RandomBrightnessContrast(strength, strength, p=0.8)
             self._pipelines = geometry, colour
         return self._pipelines
 
@@ -92,12 +93,14 @@ class Augmentation:
         Returns:
             Image and mask (H, W) and elevation (H + 2 halo, W + 2 halo), with their pixel size.
         """
-        geometry, colour = self.pipelines()
+        geometry, colour = self._compose()
         image, dem, mask = layers.image, layers.dem, layers.mask
         if self.geometry:
             geometry.set_random_seed(seed)
             changed = geometry(image=image, dem=dem[..., None], mask=mask)
-            image, dem, mask = changed["image"], changed["dem"][..., 0], _without_blends(changed["mask"])
+            image, dem, mask = changed["image"], changed["dem"][..., 0], changed["mask"]
+            if self.scale or self.shift:
+                mask = _without_blends(mask)
             pixel_size = _new_pixel_size(pixel_size, changed["applied_transforms"])
         image, mask = crop(image, halo), crop(mask, halo)
         if self.colour:
@@ -123,14 +126,15 @@ def crop(array: Array, margin: int) -> Array:
 
 
 def _without_blends(mask: Array) -> Array:
-    """Also take out the neighbours of pixels without an image: interpolation has mixed nodata values into them."""
+    """Also take out, in place, the neighbours of pixels without an image: interpolation has mixed nodata values into them."""
     missing = mask == NO_IMAGE
     if not missing.any():
         return mask
     import cv2  # noqa: PLC0415 - albumentations brings it, and like albumentations it is needed in training only
 
     wide = cv2.dilate(missing.view(np.uint8), np.ones((3, 3), dtype=np.uint8))
-    return np.where(wide != 0, np.uint8(NO_IMAGE), mask)
+    np.copyto(mask, np.uint8(NO_IMAGE), where=wide.view(bool))
+    return mask
 
 
 def _new_pixel_size(pixel_size: tuple[float, float], applied: list[tuple[str, dict[str, Any]]]) -> tuple[float, float]:

@@ -23,14 +23,12 @@ class DataStatistics:
     Args:
         image_mean, image_std: One a band, in the units of the file.
         elevation_mean, elevation_std: Metres; NaN without an elevation model.
-        relief_std: Spread of elevation about the mean of its window, metres; NaN without an elevation model.
     """
 
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     elevation_mean: float
     elevation_std: float
-    relief_std: float
 
 
 class RunningMoments:
@@ -70,28 +68,22 @@ class RunningMoments:
         return np.where(self.count > 0, np.sqrt(self._squares / np.maximum(self.count, 1)), np.nan)
 
 
-def data_statistics(readers: Iterable[SceneReader], image_channels: int, tile_size: int) -> DataStatistics:
+def data_statistics(readers: Iterable[SceneReader], image_channels: int, strip_rows: int) -> DataStatistics:
     """Statistics over all pixels of some scenes that have data and a label other than 255.
 
     Args:
         readers: One a scene.
         image_channels: Bands of each image.
-        tile_size: Pixels along each axis of the squares in which relief is measured.
+        strip_rows: Rows that are read at a time.
     """
-    image, elevation, relief = RunningMoments(image_channels), RunningMoments(1), RunningMoments(1)
+    image, elevation = RunningMoments(image_channels), RunningMoments(1)
     for reader in readers:
-        for layers in reader.strips(tile_size):
+        for layers in reader.strips(strip_rows):
             known = layers.mask < NO_IMAGE
             image.update(layers.image[known].T)
-            dem = np.where(known, layers.dem, np.nan)
-            elevation.update(dem.reshape(1, -1))
-            for column in range(0, reader.grid.width, tile_size):
-                square = dem[:, column : column + tile_size].astype(np.float64)
-                heights = square[~np.isnan(square)]
-                if heights.size:
-                    relief.update(heights[None] - heights.mean())
+            elevation.update(np.where(known, layers.dem, np.nan).reshape(1, -1))
         reader.close()
-    return DataStatistics(_plain(image.mean), _plain(image.std), float(elevation.mean[0]), float(elevation.std[0]), float(relief.std[0]))
+    return DataStatistics(_plain(image.mean), _plain(image.std), float(elevation.mean[0]), float(elevation.std[0]))
 
 
 def _plain(values: Array) -> tuple[float, ...]:

@@ -13,10 +13,10 @@ def phase_at(
 ) -> Phase:
     """The phase of one optimiser step.
 
-    `rounds` cuts training into rounds of equal length, but for a step, each of two runs of whole steps. A round of two steps or more has
-    both, one of a single step has segmentation alone. The alternating
-    schedules deal single epochs or steps so that after any number of them each network has had its share to within one, the first of
-    all going to `first`: with a share of 1/3, classification first, every third from the first on.
+    `rounds` cuts training into rounds of equal length, to within a step, each of two runs of whole steps. A round of two steps or more
+    has both, one of a single step has segmentation alone. The alternating schedules deal single epochs or steps so that after any
+    number of them each network has had its share to within one, the first of all going to `first`: with a share of 1/3, classification
+    first, every third from the first on.
 
     Args:
         step: Optimiser steps done before this one.

@@ -10,11 +10,12 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from benchmarks.atomic import write_text
+from benchmarks.checking import check_in_child
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
 from benchmarks.record import RunRecord, load_records
 from benchmarks.report import Report, collect, insert_into, marked_suites, write_report
 from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
-from benchmarks.runner import Places, check_specs, command, keyed_plan, run_suite, state_of
+from benchmarks.runner import Places, command, keyed_plan, run_suite, state_of
 from benchmarks.suite import Suite, load_suite
 from datamodules.errors import UserError, exit_with
 
@@ -80,7 +81,7 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
     if all(state_of(spec, records, places) == "finished" for spec in specs):
         print(f"all {len(specs)} runs of {suite.name} are finished; nothing to do")
     else:
-        check_specs(specs)
+        check_in_child(specs)
         launcher = _launcher(options)
         run_suite(specs, root, places, launcher, options=_run_options(options, launcher))
     return _report(suite, places)
@@ -110,7 +111,7 @@ def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: A
 def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
     records = load_records(places.records)
     specs, root = keyed_plan(suite, places, seeds=options.seeds)
-    check_specs(specs)
+    check_in_child(specs)
     launcher = _launcher(options)
     if root is None:
         print("# the synthetic data do not exist yet, so the keys below are provisional")
@@ -176,7 +177,9 @@ def _report_all(runs: Path) -> int:
     wanted = {path: marked_suites(path.read_text(encoding="utf-8")) for path in readmes}
     code, folders = 0, sorted(path for path in COMMITTED.glob("*") if (path / "records").is_dir())
     if not folders:
-        print(f"no records in {COMMITTED.relative_to(repository)}; `zoo-bench run SUITE --results` puts them there")
+        print(
+            f"no records in {COMMITTED.relative_to(repository)}; `zoo-bench run SUITE --results benchmarks/results/SUITE` puts them there"
+        )
     for folder in folders:
         suite = load_suite(folder.name)
         code = max(code, _report(suite, Places(runs, suite.name, folder), [path for path in readmes if suite.name in wanted[path]]))

@@ -7,25 +7,23 @@ A finished record is never made again. A failed run is tried again, from the sta
 interrupted, killed or ran out of time continues from its last checkpoint.
 """
 
-import inspect
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 from benchmarks.atomic import write_json
 from benchmarks.dataset import existing_root, fingerprint, provide
 from benchmarks.display import Display
 from benchmarks.launchers import Ended, Job, Launcher, Started
 from benchmarks.record import RunRecord, load_record, load_records, save_record
-from benchmarks.suite import RESERVED_SETTINGS, RunSpec, Suite, near, plan
-from datamodules.errors import UserError
+from benchmarks.suite import RunSpec, Suite, plan
 
 State = Literal["finished", "failed", "interrupted", "waiting"]
 DEFAULT_PROGRAM = (sys.executable, "-m", "benchmarks.run")
@@ -95,40 +93,6 @@ def keyed_plan(
     root = provide(suite, places.runs) if make_data else existing_root(suite, places.runs)
     contents = fingerprint(root, places.fingerprints) if root is not None else ""
     return plan(suite, fingerprint=contents, seeds=seeds), root
-
-
-def check_specs(specs: Sequence[RunSpec]) -> None:
-    """Refuse unknown methods, hyperparameters and data settings before anything starts.
-
-    Raises:
-        UserError: Names row, field and remedy.
-    """
-    import zoo  # noqa: PLC0415 - seconds to import; a finished suite never gets here
-
-    for spec in {spec.identity: spec for spec in specs}.values():
-        try:
-            _check_settings(spec.data_settings)
-            if not spec.is_reference:
-                zoo.check_method(spec.method, spec.hyperparameters)
-        except UserError as error:
-            raise UserError(str(error), field=f"row {spec.name}", exit_code=2) from error
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    from jsonargparse import ArgumentError, ArgumentParser  # noqa: PLC0415 - as above
-
-    from datamodules.landslide import LandslideDataModule  # noqa: PLC0415
-
-    known = [name for name in inspect.signature(LandslideDataModule).parameters if name not in RESERVED_SETTINGS]
-    for name in settings:
-        if name not in known:
-            raise UserError("unknown setting", near(name, known), field=f"data.settings.{name}", exit_code=2)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(LandslideDataModule, skip=set(RESERVED_SETTINGS))
-    try:
-        parser.parse_object(dict(settings))
-    except ArgumentError as error:
-        raise UserError(" ".join(str(error).split()), field="data.settings", exit_code=2) from None
 
 
 def command(

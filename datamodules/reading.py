@@ -162,6 +162,11 @@ class SceneReader:
 
     def layers(self, row: int, column: int, height: int, width: int) -> Layers:
         """All layers of a window whose upper left pixel is (row, column)."""
+        if self._kept is not None:  # the kept mask already knows where the image has no data
+            image, mask = (
+                _cut(array, (row, column, height, width), fill) for array, fill in ((self._kept.image, 0), (self._kept.mask, NO_IMAGE))
+            )
+            return Layers(image, self.dem(row, column, height, width), mask)
         image, missing = self.image(row, column, height, width)
         mask = self.label(row, column, height, width)
         if missing is not None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.alignment import NO_IMAGE
@@ -119,7 +118,7 @@ def _count_strip(reader: SceneReader, row: int, height: int) -> tuple[Array, Arr
 
 
 class WindowDataset(Dataset[dict[str, Any]]):
-    """Windows as samples of a batch.
+    """Windows as samples, which `stack` makes a batch.
 
     An item is asked for by position (evaluation) or by (position, item seed) (training): the seed alone decides the offset of the
     window and its augmentation, so that a stream does not depend on the number of workers.
@@ -197,25 +196,23 @@ class WindowDataset(Dataset[dict[str, Any]]):
 
 
 def _sample(layers: Layers, pixel_size: tuple[float, float], tile: str) -> dict[str, Any]:
-    """Arrays to the tensors of `Batch`."""
-    image = np.ascontiguousarray(layers.image.transpose(2, 0, 1), dtype=np.float32)
-    mask = np.ascontiguousarray(layers.mask)
-    missing = mask == NO_IMAGE
-    if missing.any():
-        np.copyto(image, np.nan, where=missing)
-        mask = np.where(missing, np.uint8(IGNORE), mask)
-    dem = torch.from_numpy(np.ascontiguousarray(layers.dem[None]))
-    size = torch.tensor(pixel_size, dtype=torch.float32)
-    return {"image": torch.from_numpy(image), "dem": dem, "mask": torch.from_numpy(mask), "pixel_size": size, "tile": tile}
+    """One window before it joins a batch: image (H, W, C) as read, mask with 254 where the image has no data."""
+    return {"image": layers.image, "dem": layers.dem, "mask": layers.mask, "pixel_size": pixel_size, "tile": tile}
 
 
 def stack(samples: Sequence[dict[str, Any]]) -> Batch:
-    """Samples to a batch."""
-    stacked: dict[str, Tensor] = {key: torch.stack([sample[key] for sample in samples]) for key in ("image", "dem", "mask", "pixel_size")}
+    """Samples to a batch: the one place where images become float, since four times the bytes a sample would cost a tenth of the time."""
+    mask = np.stack([sample["mask"] for sample in samples])
+    missing = mask == NO_IMAGE
+    image = torch.from_numpy(np.stack([sample["image"] for sample in samples])).permute(0, 3, 1, 2)
+    image = image.to(torch.float32, memory_format=torch.contiguous_format)
+    if missing.any():
+        image.masked_fill_(torch.from_numpy(missing).unsqueeze(1), torch.nan)
+        mask = np.where(missing, np.uint8(IGNORE), mask)
     return Batch(
-        image=stacked["image"],
-        dem=stacked["dem"],
-        mask=stacked["mask"],
-        pixel_size=stacked["pixel_size"],
+        image=image,
+        dem=torch.from_numpy(np.stack([sample["dem"] for sample in samples])[:, None]),
+        mask=torch.from_numpy(mask),
+        pixel_size=torch.tensor([sample["pixel_size"] for sample in samples], dtype=torch.float32),
         tile=[sample["tile"] for sample in samples],
     )

@@ -57,7 +57,7 @@ def least_cost_road(rng: np.random.Generator, surface: Grid, pixel_m: float, exi
     rows, columns = coarse.shape
     index = np.arange(coarse.size).reshape(rows, columns)
     roughness = 0.03 * np.exp(0.5 * fractal(rng, (rows, columns), 16))
-    roughness[ndimage.maximum_filter(existing, stride)[::stride, ::stride]] *= 0.2
+    roughness[ndimage.maximum_filter(existing, stride)[::stride, ::stride]] *= 0.05
     starts, ends, costs = [], [], []
     for row, column in ((0, 1), (1, 0), (1, 1), (1, -1)):
         one = index[: rows - row, max(0, -column) : columns - max(0, column)]

@@ -66,7 +66,7 @@ def figure(manifest: Path, scene: str, path: Path, *, width_px: int = 1500) -> P
     canvas.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.93, wspace=0.015)
     unfinished = path.with_name(f".{path.name}.part")
     # 256 colours keep the file small enough for a repository.
-    canvas.savefig(unfinished, format="png", pil_kwargs={"optimize": True}, metadata={"Software": None})
+    canvas.savefig(unfinished, format="png", metadata={"Software": None})
     _reduce_colours(unfinished)
     unfinished.replace(path)
     return path
@@ -104,5 +104,11 @@ def _reduce_colours(path: Path) -> None:
     from PIL import Image  # noqa: PLC0415 - comes with matplotlib
 
     with Image.open(path) as picture:
-        reduced = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    reduced.save(path, format="PNG", optimize=True)
+        picture.load()
+    opaque = picture.convert("RGB")
+    # The thin outlines would not get colours of their own by frequency, so theirs are set.
+    own = [int(colour[start : start + 2], 16) for colour in _COLOURS.values() for start in (1, 3, 5)]
+    most = opaque.quantize(120, dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*most[:360], *own])
+    opaque.quantize(palette=palette, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)

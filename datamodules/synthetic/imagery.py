@@ -88,14 +88,14 @@ def render(
     disturbed, toe = _traces(slides, shape, pixel_m)
     wet = smoothstep(np.log10(drainage_m2), 3.0, 5.5)
     greenness = (
-        sky.greenness + 0.9 * fractal(rng, shape, pixel_m, roughness=2.6, longest_m=400) + 0.9 * north_facing + 0.8 * wet + 0.35 * toe
+        sky.greenness + 0.9 * fractal(rng, shape, pixel_m, roughness=2.6, longest_m=400) + 0.9 * north_facing + 0.8 * wet + 2.2 * toe
     )
     greenness -= 1.3 * smoothstep(slope, 26, 42)
     cover = _blend(_colours(_LOESS), _colours(_GRASS), smoothstep(greenness, -1.4, 0.2))
     shrubs = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 0.9)
     shrubs /= shrubs.std()
     cover = _blend(cover, _colours(_SHRUB), 0.85 * smoothstep(shrubs + 0.9 * greenness, 1.1, 2.0))
-    tilled = fractal(rng, shape, pixel_m, roughness=3.0, longest_m=600) + 0.9 + 0.25 * disturbed
+    tilled = fractal(rng, shape, pixel_m, roughness=3.0, longest_m=600) + 0.9 + 0.5 * disturbed
     tilled = np.maximum(smoothstep(tilled, 0, 0.25) * smoothstep(slope, 20, 14), 0.9 * smoothstep(terraces.share, 0.35, 0.6))
     tilled *= 1 - 0.8 * smoothstep(wet, 0.5, 0.8)
     cover = _blend(cover, _fields(rng, surface, pixel_m, disturbed), tilled)
@@ -141,7 +141,7 @@ def _fields(rng: np.random.Generator, surface: Grid, pixel_m: float, disturbed: 
     small = parcels(rng, surface, pixel_m, 0.6 * size_m)
     # The change from regular to small fields is ragged, and small fields occur off landslides too.
     mixing = fractal(rng, surface.shape, pixel_m, roughness=3.0, longest_m=300)
-    number = np.where(0.9 * disturbed + 0.5 * mixing > 0.55, small, number)
+    number = np.where(1.2 * disturbed + 0.5 * mixing > 0.55, small, number)
     crop = np.array(_CROPS, dtype=np.float32)[rng.choice(len(_CROPS), 65536, p=rng.dirichlet(np.full(len(_CROPS), 1.5)))]
     crop *= np.exp(rng.normal(0, 0.07, (65536, 1))).astype(np.float32)
     ploughing = rng.uniform(0, np.pi, 65536).astype(np.float32)[number]

@@ -84,7 +84,9 @@ def draw_plan(rng: np.random.Generator, area_m2: float, age: float, kind: Kind =
     left, right = axis + half * wobble[0] / 2, axis - half * wobble[1] / 2
     u, v = np.concatenate([stations, stations[-2:0:-1]]), np.concatenate([left, right[-2:0:-1]])
     raw = np.stack([u * aspect_ratio, v], axis=1)
-    polygon = Polygon(raw).buffer(0.03).buffer(-0.015)
+    # Closing, then opening: time has rounded all corners.
+    rounded = Polygon(raw).buffer(0.05).buffer(-0.17).buffer(0.13)
+    polygon = max(getattr(rounded, "geoms", [rounded]), key=lambda part: float(part.area))
     width = float(np.sqrt(area_m2 / polygon.area))
     points = np.asarray(polygon.exterior.coords)[:-1] * width
     points[:, 0] -= points[:, 0].min()
@@ -210,7 +212,7 @@ def place(
     mean_slope = drop / (np.ptp(steps[1:-1]) * pixel_m)
     # Falling everywhere, and the ground at the toe flattens: a slope that ends in a valley.
     falling = (np.diff(profile, axis=1) < 0.02 * plan.length_m).all(1)
-    score = np.where(falling & (mean_slope > 0.16) & (mean_slope < 0.75), mean_slope + rng.uniform(0, 0.25, candidates), -1)
+    score = np.where(falling & (mean_slope > 0.16) & (mean_slope < 0.75), 0.3 * mean_slope + rng.uniform(0, 0.25, candidates), -1)
     for pick in np.argsort(-score):
         if score[pick] < 0:
             return None

@@ -118,7 +118,7 @@ def make_scene(seed: int, index: int, size: int) -> Scene:
     surface, drainage = (_refine(layer) for layer in (surface, np.log(drainage)))
     surface += 0.10 * fractal(ground, surface.shape, IMAGE_PIXEL_M, roughness=2.0, longest_m=60)
     terraces = terrace(confusing, surface, IMAGE_PIXEL_M, share=confusing.uniform(*region.terraced))
-    number = max(1, round(3 * side_m / 2048))
+    number = max(1, round(2.5 * side_m / 2048))
     surface, road_m = build_roads(confusing, terraces.surface, IMAGE_PIXEL_M, number)
     terraces = terraces._replace(surface=surface)
     labelled = _annotate(sliding, slides)
@@ -308,7 +308,7 @@ def _measure(rng: np.random.Generator, surface: Grid, side_m: float, *, hole: bo
     dem += rng.uniform(0.2, 0.4) * fractal(rng, dem.shape, DEM_PIXEL_M, roughness=2.0, longest_m=60)
     dem += 0.08 * rng.standard_normal(dem.shape, dtype=np.float32)
     if hole:
-        blob = fractal(rng, dem.shape, DEM_PIXEL_M, roughness=3.0, longest_m=side_m / 4)
+        blob = fractal(rng, dem.shape, DEM_PIXEL_M, roughness=4.5, longest_m=side_m / 2)
         inner = np.hypot(*np.meshgrid(*(np.linspace(-1, 1, count) for count in dem.shape), indexing="ij")) < 0.75
         dem[inner & (blob > np.quantile(blob[inner], 0.98))] = DEM_NODATA
     return dem.astype(np.float32), corner

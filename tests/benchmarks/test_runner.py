@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks.checking import check_specs
 from benchmarks.cli import main
 from benchmarks.display import Display
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
 from benchmarks.record import load_records
-from benchmarks.runner import Places, check_specs, last_error_line, run_suite, state_of
+from benchmarks.runner import Places, last_error_line, run_suite, state_of
 from benchmarks.suite import SUITES, RunSpec, load_suite, plan
 from datamodules.errors import UserError
 
@@ -217,6 +218,14 @@ def test_what_no_method_or_data_module_takes_is_refused_before_anything_starts(c
     assert caught.value.exit_code == 2
     for words in [*told, "row wrong"]:
         assert words in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_runner_asks_a_child_and_passes_its_answer_on():
+    check_in_child([spec("deeplab")])
+    with pytest.raises(UserError, match=r"row deeplab.*did you mean deeplab") as caught:
+        check_in_child([dataclasses.replace(spec("deeplab"), method="deplab")])
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)

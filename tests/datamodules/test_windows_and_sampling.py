@@ -25,21 +25,21 @@ def test_each_pixel_of_an_axis_is_counted_exactly_once(length, size, stride):
 
 
 @given(
-    num_background=st.integers(1, 40), num_landslide=st.integers(1, 40), samples=st.integers(1, 200), share=st.floats(0, 1), batch=st.integers(1, 9),
-    epoch=st.integers(0, 5),
-)  # fmt: skip
+    members=st.tuples(st.integers(1, 40), st.integers(1, 40)), samples=st.integers(1, 200), share=st.floats(0, 1), batch=st.integers(1, 9)
+)
 @settings(max_examples=60, deadline=None)
-def test_the_target_share_is_met_and_classes_are_used_up_evenly(num_background, num_landslide, samples, share, batch, epoch):
+def test_the_target_share_is_met_and_classes_are_used_up_evenly(members, samples, share, batch):
+    num_background, num_landslide = members
     landslide = np.arange(num_background + num_landslide) >= num_background
     sampler = TrainingSampler(landslide, num_samples=samples, landslide_share=share, seed=1, batch_size=batch)
-    windows, seeds = sampler.order(epoch)
+    windows, seeds = sampler.order(3)
     assert len(windows) == len(seeds) == len(sampler) == -(-samples // batch) * batch
     assert abs(landslide[windows].sum() - share * len(windows)) <= 0.5 + 1e-9
     # Spread: no step is further than one item from its share.
     for step in landslide[windows].reshape(-1, batch).sum(1):
         assert abs(step - share * batch) <= 1 + 1e-9
-    for members in (np.flatnonzero(landslide), np.flatnonzero(~landslide)):
-        times = np.bincount(windows, minlength=len(landslide))[members]
+    for kind in (landslide, ~landslide):
+        times = np.bincount(windows, minlength=len(landslide))[kind]
         assert times.max() - times.min() <= 1
 
 
@@ -66,14 +66,10 @@ def test_orders_differ_between_seeds_and_epochs_and_repeat():
 @pytest.mark.parametrize("share", [None, 0.5])
 def test_ranks_deal_from_the_stream_of_one_process(world_size, share):
     landslide = np.arange(50) > 30
-    one = list(TrainingSampler(landslide, num_samples=60, landslide_share=share, seed=1, batch_size=8))
+    same = {"num_samples": 60, "landslide_share": share, "seed": 1}
+    one = list(TrainingSampler(landslide, **same, batch_size=8))
     shards = [
-        list(
-            TrainingSampler(
-                landslide, num_samples=60, landslide_share=share, seed=1, batch_size=8 // world_size, rank=rank, world_size=world_size
-            )
-        )
-        for rank in range(world_size)
+        list(TrainingSampler(landslide, **same, batch_size=8 // world_size, rank=rank, world_size=world_size)) for rank in range(world_size)
     ]
     assert len({len(shard) for shard in shards}) == 1
     assert [item for items in zip(*shards, strict=True) for item in items] == one
@@ -88,7 +84,7 @@ def test_evaluation_shards_are_a_partition(size, world_size):
 
 @pytest.mark.parametrize("landslide", [np.zeros(5, dtype=bool), np.ones(5, dtype=bool)])
 def test_a_share_of_a_class_that_is_not_there_is_refused(landslide):
-    with pytest.raises(UserError, match="landslide_share = 0.5"):
+    with pytest.raises(UserError, match=r"landslide_share = 0\.5"):
         TrainingSampler(landslide, num_samples=None, landslide_share=0.5, seed=0, batch_size=1)
 
 

@@ -6,6 +6,8 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -437,6 +439,20 @@ def test_the_centre_follows_once_per_step_by_the_mean_of_its_batches():
     module.eval().objective(make_batch())
     module.on_optimizer_step()
     assert torch.allclose(module.distillation.centre.double(), expected, atol=1e-6)
+
+
+def _follow(rank, init):
+    dist.init_process_group("gloo", init_method=f"file://{init}", rank=rank, world_size=2)
+    distillation = mrife(mfm_loss="ibot").distillation
+    distillation._target_means.append(torch.full((16,), float(rank + 1)))
+    module = mrife(mfm_loss="ibot")
+    distillation.follow(module.network, module._branch())
+    assert torch.allclose(distillation.centre, torch.full((16,), 0.1 * 1.5))
+    dist.destroy_process_group()
+
+
+def test_two_processes_have_one_centre(tmp_path):
+    mp.spawn(_follow, args=(str(tmp_path / "init"),), nprocs=2)
 
 
 def test_ill_meant_options_are_refused():

@@ -103,9 +103,9 @@ class EnhancedSegmentor(Segmentor):
         _take_over(self, segmentor, dict(segmentor.named_children()))
         self.enhancement = enhancement
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Logits (B, 1, H, W) from `features`, the deepest enhanced on the way."""
-        return super().decode([*features[:-1], self.enhancement(features[-1])])
+    def decoder_features(self, features: list[Tensor]) -> Tensor:
+        """What the decoder makes of `features`, the deepest enhanced on the way; `decode` goes through here, too."""
+        return super().decoder_features([*features[:-1], self.enhancement(features[-1])])
 
 
 class Trunk(Segmentor):

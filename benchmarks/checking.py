@@ -1,0 +1,81 @@
+"""Are the settings of all runs ones that methods and data module know? Asked before anything starts, in a process of its own.
+
+    python -m benchmarks.checking < SPECS.json
+
+The answer needs torch and the whole zoo, a gigabyte that the runner would hold on to for as long as the runs last.
+"""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from benchmarks.suite import RESERVED_SETTINGS, RunSpec, near
+from datamodules.errors import UserError, exit_with
+
+
+def check_in_child(specs: Sequence[RunSpec]) -> None:
+    """`check_specs` in a process of its own.
+
+    Raises:
+        UserError: Names row, field and remedy.
+    """
+    command = [sys.executable, "-m", "benchmarks.checking"]
+    done = subprocess.run(  # noqa: S603 - our own module
+        command,
+        input=json.dumps([spec.to_dict() for spec in specs]),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"`{' '.join(command)}` ended with {done.returncode}"]
+        raise UserError(lines[-1].removeprefix("error: "), exit_code=done.returncode)
+
+
+def check_specs(specs: Sequence[RunSpec]) -> None:
+    """Refuse unknown methods, hyperparameters and data settings.
+
+    Raises:
+        UserError: Names row, field and remedy.
+    """
+    import zoo  # noqa: PLC0415 - the runner imports this module, and must stay light
+
+    for spec in {spec.identity: spec for spec in specs}.values():
+        try:
+            _check_data_settings(spec.data_settings)
+            if not spec.is_reference:
+                zoo.check_method(spec.method, spec.hyperparameters)
+        except UserError as error:
+            raise UserError(str(error), field=f"row {spec.name}", exit_code=2) from error
+
+
+def _check_data_settings(settings: Mapping[str, Any]) -> None:
+    from datamodules.landslide import LandslideDataModule  # noqa: PLC0415 - as above
+
+    known = [name for name in inspect.signature(LandslideDataModule).parameters if name not in RESERVED_SETTINGS]
+    for name in settings:
+        if name not in known:
+            raise UserError("unknown setting", near(name, known), field=f"data.settings.{name}", exit_code=2)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(LandslideDataModule, skip=set(RESERVED_SETTINGS))
+    try:
+        parser.parse_object(dict(settings))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split()), field="data.settings", exit_code=2) from None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the specs on standard input."""
+    if arguments:
+        raise UserError("takes no arguments", "give the specs on standard input", exit_code=2)
+    check_specs([RunSpec.from_dict(values) for values in json.load(sys.stdin)])
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)

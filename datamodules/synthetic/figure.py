@@ -106,9 +106,9 @@ def _reduce_colours(path: Path) -> None:
     with Image.open(path) as picture:
         picture.load()
     opaque = picture.convert("RGB")
-    # The thin outlines would not get colours of their own by frequency, so theirs are set.
-    own = [int(colour[start : start + 2], 16) for colour in _COLOURS.values() for start in (1, 3, 5)]
-    most = opaque.quantize(120, dither=Image.Dither.NONE).getpalette() or []
+    # The thin outlines and the white page would not get their colours by frequency, so these are set.
+    own = [int(colour[start : start + 2], 16) for colour in _COLOURS.values() for start in (1, 3, 5)] + [255, 255, 255]
+    most = opaque.quantize(240, dither=Image.Dither.NONE).getpalette() or []
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*most[:360], *own])
+    palette.putpalette([*most[:720], *own])
     opaque.quantize(palette=palette, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)

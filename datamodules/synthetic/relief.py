@@ -181,7 +181,15 @@ def dissected_hills(
     strength = fractal(rng, surface.shape, coarse_m, roughness=3.0)
     erodibility = (0.35 * np.exp(-0.3 * strength)).ravel()
     for _ in range(30):
-        surface, _ = incise(surface, coarse_m, erodibility, uplift_m=9.0, outlet=outlet, channel_head_m2=4000 / dissection, steepest_deg=38)
+        surface, _ = incise(
+            _fill_pits(surface, outlet),
+            coarse_m,
+            erodibility,
+            uplift_m=9.0,
+            outlet=outlet,
+            channel_head_m2=4000 / dissection,
+            steepest_deg=38,
+        )
         # Without some roughness at every step, flow along eight directions locks into straight parallel gullies.
         rough = rng.standard_normal(surface.shape, dtype=np.float32)
         surface = np.where(outlet, surface, ndimage.gaussian_filter(surface + 2.0 * rough, 0.6))
@@ -193,10 +201,24 @@ def dissected_hills(
     surface += np.where(outlet, 0.1, 0.5) * fractal(rng, surface.shape, fine_m, roughness=2.4, longest_m=160)
     for _ in range(10):
         surface, _ = incise(
-            surface, fine_m, 0.10 * dissection, uplift_m=0.5, outlet=outlet, channel_head_m2=1500 / dissection, steepest_deg=44
+            _fill_pits(surface, outlet),
+            fine_m,
+            0.10 * dissection,
+            uplift_m=0.5,
+            outlet=outlet,
+            channel_head_m2=1500 / dissection,
+            steepest_deg=44,
         )
         surface = np.where(outlet, surface, ndimage.gaussian_filter(surface, 0.55))
     return surface, fine_m
+
+
+def _fill_pits(surface: Grid, outlet: NDArray[np.bool_]) -> Grid:
+    """Raise cells that lie below all their neighbours to the lowest of them; wider hollows take several steps to fill."""
+    around = np.ones((3, 3), dtype=bool)
+    around[1, 1] = False
+    lowest = ndimage.minimum_filter(surface, footprint=around, mode="constant", cval=np.inf)
+    return np.where(outlet, surface, np.maximum(surface, lowest + np.float32(0.02)))
 
 
 def _soft_minimum(surface: Grid, ceiling: Grid, width_m: float) -> Grid:

@@ -263,7 +263,8 @@ def _annotate(rng: np.random.Generator, slides: list[Landslide]) -> tuple[Labell
     for slide in slides:
         if slide.kind != "landslide":
             continue
-        polygon = slide.polygon.buffer(float(rng.normal(0, 1 + 1.5 * slide.age))).simplify(1.0)
+        error_m = min(1 + 1.5 * slide.age, 0.015 * float(np.sqrt(slide.area_m2)))
+        polygon = slide.polygon.buffer(float(rng.normal(0, error_m))).simplify(1.0)
         polygon = affinity.affine_transform(polygon, [1, 0, 0, -1, -_WORLD_MARGIN_M, _WORLD_MARGIN_M])
         doubt = slide.age + rng.normal(0, 0.12)
         certainty = "certain" if doubt < 0.5 else "probable"

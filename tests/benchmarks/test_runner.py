@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.checking import check_specs
+from benchmarks.checking import check_in_child, check_specs
 from benchmarks.cli import main
 from benchmarks.display import Display
 from benchmarks.launchers.local import LocalLauncher, visible_gpus

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lightning as L  # noqa: N812 - the name everybody uses
+import lightning as L
 import numpy as np
 import pytest
 import rasterio

@@ -321,7 +321,7 @@ def test_the_default_scenes_are_hard_and_honest():
     above = [test[1] >= threshold for threshold in range(5, 50)]
     best_iou = max((test[2] & mask).sum() / (test[2] | mask).sum() for mask in above)
     print(f"prevalence {prevalence:.4f}, colour AP {colour_ap:.4f}, slope AP {slope_ap:.4f} AUC {slope_auc:.3f} best IoU {best_iou:.3f}")
-    # Measured: colour .046 at prevalence .043; slope AP .11, AUC .65, best IoU .10.
+    # Measured: colour .042 at prevalence .043; slope AP .12, AUC .61, best IoU .11.
     assert colour_ap < 2 * prevalence
     assert 1.5 * prevalence < slope_ap < 5 * prevalence
     assert 0.55 < slope_auc < 0.80

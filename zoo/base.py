@@ -50,9 +50,9 @@ class OptimOptions:
 class LandslideModule(L.LightningModule):
     """Base of all methods.
 
-    A method overrides `objective` and, where it keeps a teacher or queues, `on_optimizer_step`. Evaluation, optimiser and logging are sealed,
-    so that no method can score itself by its own rules. Every constructor argument is kept as an attribute of its own name, which is how a
-    checkpoint records what it was built from.
+    A method overrides `objective` and, where it keeps a teacher or queues, `on_optimizer_step`; where it has parts besides the network that
+    want scores of their own, `on_evaluated_batch`. Evaluation, optimiser and logging are sealed, so that no method can score itself by its
+    own rules. Every constructor argument is kept as an attribute of its own name, which is how a checkpoint records what it was built from.
 
     Args:
         network: The network to train and deploy.

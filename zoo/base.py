@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from datamodules.batch import Batch
 from datamodules.errors import UserError
@@ -49,9 +50,9 @@ class OptimOptions:
 class LandslideModule(L.LightningModule):
     """Base of all methods.
 
-    A method overrides `objective` and, where it keeps a teacher or queues, `on_optimizer_step`. Evaluation, optimiser and logging are sealed,
-    so that no method can score itself by its own rules. Every constructor argument is kept as an attribute of its own name, which is how a
-    checkpoint records what it was built from.
+    A method overrides `objective` and, where it keeps a teacher or queues, `on_optimizer_step`; where it has parts besides the network that
+    want scores of their own, `on_evaluated_batch`. Evaluation, optimiser and logging are sealed, so that no method can score itself by its
+    own rules. Every constructor argument is kept as an attribute of its own name, which is how a checkpoint records what it was built from.
 
     Args:
         network: The network to train and deploy.
@@ -60,6 +61,8 @@ class LandslideModule(L.LightningModule):
 
     Attributes:
         network: What deployment keeps; training-only parts are attributes of the module, outside it.
+        auxiliary: Metrics of a method's further parts, each giving numbers by name. Filled by `on_evaluated_batch`; reset, gathered
+            over ranks and logged with the pixel scores, which they cannot replace.
         val_histograms, test_histograms: After an evaluation, int64 (2, 256) counts for each tile, the same on every rank.
     """
 
@@ -74,6 +77,7 @@ class LandslideModule(L.LightningModule):
         self.optim = optim
         self.register_buffer("decision_threshold", torch.tensor(0.5, dtype=torch.float64))
         self.scores = ScoreHistogram()
+        self.auxiliary = nn.ModuleDict()
         self.val_histograms: dict[str, Tensor] = {}
         self.test_histograms: dict[str, Tensor] = {}
         self._seed = 0
@@ -88,6 +92,9 @@ class LandslideModule(L.LightningModule):
 
     def on_optimizer_step(self) -> None:
         """Called once after each optimiser step that really happened: not for accumulated batches, not for steps that AMP skipped."""
+
+    def on_evaluated_batch(self, batch: Batch) -> None:
+        """Called with each validation and test batch, after its pixels are counted: the place to update metrics in `auxiliary`."""
 
     # ---- training --------------------------------------------------------------------------------------------------------------------
 
@@ -203,7 +210,7 @@ class LandslideModule(L.LightningModule):
     @final
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self.scores.reset()
+        self._reset_scores()
         self.val_histograms = {}
 
     @final
@@ -222,7 +229,7 @@ class LandslideModule(L.LightningModule):
     @final
     def on_test_epoch_start(self) -> None:
         """Forget the last test."""
-        self.scores.reset()
+        self._reset_scores()
         self.test_histograms = {}
 
     @final
@@ -245,11 +252,28 @@ class LandslideModule(L.LightningModule):
         probabilities = self.probabilities(batch)
         self.scores.update(probabilities, batch["mask"])
         histograms.update(zip(batch["tile"], score_histogram(probabilities, batch["mask"]).cpu(), strict=True))
+        self.on_evaluated_batch(batch)
+
+    def _reset_scores(self) -> None:
+        self.scores.reset()
+        for metric in self._auxiliary_metrics():
+            metric.reset()
+
+    def _auxiliary_metrics(self) -> Iterator[Metric]:
+        for metric in self.auxiliary.values():
+            assert isinstance(metric, Metric)
+            yield metric
 
     def _log_scores(self, split: str, histogram: Tensor) -> None:
         scores = pixel_scores(histogram, self.threshold)
-        # The histogram is summed over ranks already; a further reduction would average a ratio.
-        self.log_dict({f"{split}/{name}": scores[name] for name in LOGGED}, sync_dist=False, rank_zero_only=False)
+        logged = {name: scores[name] for name in LOGGED}
+        for metric in self._auxiliary_metrics():
+            beside: dict[str, float] = metric.compute()
+            if taken := scores.keys() & beside.keys():
+                raise ValueError(f"auxiliary scores must not take the names of pixel scores: {', '.join(sorted(taken))}")
+            logged.update(beside)
+        # All counts are summed over ranks already; a further reduction would average a ratio.
+        self.log_dict({f"{split}/{name}": value for name, value in logged.items()}, sync_dist=False, rank_zero_only=False)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
 

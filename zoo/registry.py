@@ -12,11 +12,13 @@ from datamodules.errors import UserError
 from zoo.base import LandslideModule
 from zoo.deeplab import DeepLab
 from zoo.hpcl_net import HPCLNet
+from zoo.icssn import ICSSN
 from zoo.mrife import MRIFE
 
 METHODS: Final[dict[str, type[LandslideModule]]] = {
     "deeplab": DeepLab,
     "hpcl_net": HPCLNet,
+    "icssn": ICSSN,
     "mrife": MRIFE,
 }
 """Stem -> class. Written by hand: a name that appears in tables and folders is never derived from another."""

@@ -64,11 +64,16 @@ class Clock(Callback):
         self.earlier_seconds = 0.0
         self._begin = time.perf_counter()
         self._since = self._begin
+        self._stage = ""
 
     @property
     def seconds(self) -> float:
         """Wall time since this object was made, and that of its predecessors up to their last checkpoint."""
         return self.earlier_seconds + time.perf_counter() - self._begin
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+        """Know why a checkpoint is loaded next."""
+        self._stage = stage
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
         """Start counting."""
@@ -88,8 +93,9 @@ class Clock(Callback):
         return {"train_seconds": self.train_seconds, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.train_seconds, self.earlier_seconds = state_dict["train_seconds"], state_dict["seconds"]
+        """From the checkpoint, when it is resumed; one that is loaded to be tested holds seconds that are counted already."""
+        if self._stage == "fit":
+            self.train_seconds, self.earlier_seconds = state_dict["train_seconds"], state_dict["seconds"]
 
 
 class Progress(Callback):

@@ -60,7 +60,7 @@ def _areas(folder: Path) -> dict[Path, dict[str, list[Path]]]:
 def _roles(folder: Path) -> dict[str, list[Path]]:
     """Image, dem and label candidates of one folder."""
     files: dict[str, list[Path]] = {"image": [], "dem": [], "label": []}
-    rest = []
+    rest: list[Path] = []
     for file in sorted(path for path in folder.iterdir() if path.suffix.lower() in _RASTERS):
         role = next((role for role, names in _ROLES.items() if any(file.stem.lower().startswith(name) for name in names)), None)
         (files[role] if role else rest).append(file)

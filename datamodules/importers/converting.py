@@ -35,6 +35,8 @@ NO_ELEVATION: Final = -9999.0
 _SENTINEL: Final = -1e30
 _CELL_M: Final = 20_000.0
 _COLUMNS: Final = 64
+_ENDS: Final = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+_TAIL_BYTES: Final = 4096  # some programs append notes after the end mark
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ def read_picture(path: Path) -> Picture:
     """Read a whole raster or picture; an alpha band becomes `missing`.
 
     Raises:
-        UserError: Not readable.
+        UserError: Not readable, or cut off.
     """
+    _require_end(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
@@ -94,6 +97,17 @@ def read_picture(path: Path) -> Picture:
                 return Picture(bands, source.crs if placed else None, source.transform, missing)
         except RasterioError as error:
             raise UserError("cannot be read as a picture, it may be truncated", "write the file anew", file=path) from error
+
+
+def _require_end(path: Path) -> None:
+    """Refuse a PNG or JPEG without its end mark: GDAL fills what is cut off with 0 and reports nothing."""
+    end = _ENDS.get(path.suffix.lower())
+    if end is None:
+        return
+    with path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - _TAIL_BYTES, 0))
+        if end not in stream.read():
+            raise UserError("is truncated, its end mark is missing", "get the file anew", file=path)
 
 
 def without_sentinels(values: Array) -> Array:

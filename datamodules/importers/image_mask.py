@@ -14,7 +14,7 @@ import numpy as np
 
 from datamodules.errors import UserError
 from datamodules.importers.converting import Array, Picture, Tile, TileWriter, binary_mask, read_picture
-from datamodules.importers.layout import Imported, Importer, ImportOptions, named_split, pair, pictures, split_of
+from datamodules.importers.layout import PICTURES, Imported, Importer, ImportOptions, named_split, pair, pictures, split_of
 
 _IMAGES: Final = ("images", "image", "img", "imgs")
 _MASKS: Final = ("masks", "mask", "labels", "label", "gt")
@@ -50,8 +50,10 @@ def to_scenes(folder: Path, out: Path, options: ImportOptions) -> Imported:
         mask = binary_mask(read_picture(mask_file), mask_file, landslide) if mask_file else None
         stem = image_file.parent.name if sites else image_file.stem
         region = stem if sites else ""
-        place = (source.crs, source.transform) if source.crs is not None else (None, None)
-        scenes.append(writer.write(Tile(f"{split}/{stem}", _with_gaps(source), mask, None, *place, options.resolution_m, region)))
+        transform = source.transform if source.crs is not None else None
+        scenes.append(
+            writer.write(Tile(f"{split}/{stem}", _with_gaps(source), mask, None, source.crs, transform, options.resolution_m, region))
+        )
     return Imported(scenes, [f"masks were read as 0 and {landslide}", "scenes have no elevation: train with `inputs: image`"])
 
 
@@ -63,7 +65,7 @@ def _find(folder: Path, names: tuple[str, ...]) -> list[Path]:
 def _sites(folder: Path) -> dict[Path, Path]:
     """Picture after the event and reference of each site."""
     found = {}
-    for image in sorted(folder.glob("**/im2.*")):
+    for image in sorted(path for path in folder.glob("**/im2.*") if path.suffix.lower() in PICTURES):
         references = [file for file in pictures(image.parent) if file.stem == "ref"]
         if references:
             found[image] = references[0]

@@ -327,11 +327,11 @@ def test_the_command_line_offers_every_layout(capsys):
 @pytest.mark.parametrize(
     ("name", "options", "channels", "count"),
     [
-        ("mars_mmls_original", ["--split", "train"], 3, 12),
+        ("mars_mmls_original", ["--split", "test"], 3, 12),
         ("l4s_h5", [], 12, 4),
         ("hokkaido_rgb", ["--resolution-m", "3"], 3, 20),
         ("bijie_rgb", [], 3, 325),
-        ("mars_scenes", ["--split", "train"], 3, 3),
+        ("mars_scenes", ["--split", "test"], 3, 3),
     ],
 )
 def test_public_sets_give_batches(name, options, channels, count, tmp_path):
@@ -341,15 +341,10 @@ def test_public_sets_give_batches(name, options, channels, count, tmp_path):
     assert len(scenes) == count
     data = LandslideDataModule(str(tmp_path / "out"), tile_size=128, batch_size=2, image_channels=channels, cache_mb=0, seed=0)
     splits = {scene.split for scene in scenes.values()}
-    if "train" not in splits:
-        data.setup("predict")
-        batch = next(iter(data.predict_dataloader()))
-    elif "val" in splits:
-        data.setup("fit")
-        batch = next(iter(data.val_dataloader()))
-    else:
-        data._make_ready("train")
-        batch = next(data.training_sample(2))
+    stage = "fit" if "train" in splits else "test" if "test" in splits else "predict"
+    data.setup(stage)
+    loader = {"fit": data.train_dataloader, "test": data.test_dataloader, "predict": data.predict_dataloader}[stage]()
+    batch = next(iter(loader))
     validate_batch(batch)
     assert batch["image"].shape[1] == channels
     assert not (np.abs(np.nan_to_num(batch["dem"].numpy())) > 1e4).any()

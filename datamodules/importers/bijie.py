@@ -56,6 +56,8 @@ def to_scenes(folder: Path, out: Path, options: ImportOptions) -> Imported:
         scenes.append(writer.write(tile))
     without = sum(scene.dem is None for scene in scenes)
     notes = [f"pictures have no georeference: {options.resolution_m or _RESOLUTION_M:g} m a pixel, arbitrary places"]
+    if without < len(scenes):
+        notes.append(f"the elevations of {len(scenes) - without} scenes were taken as metres, which their files do not state")
     if grey:
         notes.append(f"{grey} elevation files hold 8-bit grey levels, not metres, and were left out")
     if without:

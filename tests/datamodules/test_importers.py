@@ -165,6 +165,7 @@ def test_bijie_uses_elevation_in_metres_only(tmp_path, capsys):
     assert (nodata, resolution) == (-9999, (0.8, 0.8))
     said = capsys.readouterr().out
     assert "1 elevation files hold 8-bit grey levels" in said
+    assert "elevations of 1 scenes were taken as metres" in said
     assert "3 of 4 scenes have no elevation" in said
     assert np.array_equal(values(scenes["train/ls_df1"].image)[0], picture(1, 41))
     assert np.array_equal(values(scenes["train/ls_df1"].label)[0][0] == 1, blot(41) == 255)
@@ -198,6 +199,16 @@ def test_landslide4sense_has_no_elevation_and_keeps_the_bands(tmp_path):
     assert values(scenes["val/image_2"].label)[0].sum() == 200
     kept = index(tmp_path / "source", tmp_path / "kept", "--terrain-bands")
     assert np.array_equal(values(kept["train/image_10"].image)[0], expected)
+
+
+def test_landslide4sense_mirror_layout_finds_its_masks(tmp_path):
+    landslide4sense(tmp_path / "original")
+    for theirs, split in (("TrainData", "train"), ("ValidData", "validation")):
+        for kind, name in (("img", "images"), ("mask", "annotations")):
+            (tmp_path / "mirror" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "original" / theirs / kind).rename(tmp_path / "mirror" / name / split)
+    scenes = index(tmp_path / "mirror", tmp_path / "out")
+    assert sorted(scenes) == ["train/image_10", "train/image_2", "val/image_10", "val/image_2"]
 
 
 def test_mmls_mends_nodata(tmp_path):

@@ -1,6 +1,7 @@
 """`zoo-data`: make, index and describe data sets."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,9 +38,20 @@ def main(arguments: Sequence[str]) -> int:
     describe.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
     describe.add_argument("--by-scene", action="store_true", help="one row a scene as well")
 
-    index = commands.add_parser("index", help="write scenes.csv for a folder {train,val,test}/{images,dem,masks}")
-    index.add_argument("folder", type=Path)
-    index.add_argument("--out", type=Path, default=None, help="manifest to write (default: scenes.csv in the folder)")
+    index = commands.add_parser("index", help="write scenes.csv for a folder; public data sets are recognised and converted")
+    index.add_argument("folder", type=Path, metavar="FOLDER")
+    index.add_argument(
+        "--layout",
+        choices=("auto", "folders", "bijie", "landslide4sense", "mmls", "image_mask", "aoi"),
+        default="auto",
+        help="what the folder holds (default: %(default)s, told from its files)",
+    )
+    index.add_argument(
+        "--out", type=Path, default=None, help="folder to make for converted files; else where scenes.csv goes (default: into FOLDER)"
+    )
+    index.add_argument("--split", choices=("train", "val", "test", "predict"), help="split of scenes whose folders name none")
+    index.add_argument("--resolution-m", type=_metres, help="metres a pixel of pictures without georeference")
+    index.add_argument("--terrain-bands", action="store_true", help="landslide4sense: keep normalised slope and elevation as image bands")
 
     options = parser.parse_args(list(arguments))
     if options.command == "synthesize":
@@ -54,6 +66,14 @@ def _positive(text: str) -> int:
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
+    return value
+
+
+def _metres(text: str) -> float:
+    """A length above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value
 
 
@@ -78,14 +98,15 @@ def _describe(options: argparse.Namespace) -> int:
 
 
 def _index(options: argparse.Namespace) -> int:
-    """Write the manifest of a folder in the split layout."""
-    from datamodules.scene import MANIFEST, read_folder, write_manifest  # noqa: PLC0415 - as the others
+    """Write the manifest of a folder."""
+    from datamodules.importers import ImportOptions, import_folder  # noqa: PLC0415 - as the others
 
     folder: Path = options.folder
     if not folder.is_dir():
-        raise UserError("is no folder", "give the folder that holds train, val and test", field="FOLDER", value=str(folder))
-    scenes = read_folder(folder)
-    out: Path = options.out or folder / MANIFEST
-    write_manifest(scenes, out)
-    print(f"{len(scenes)} scenes in {out}")
+        raise UserError("is no folder", "give the folder that holds the data set", field="FOLDER", value=str(folder))
+    chosen = ImportOptions(options.split, options.resolution_m, options.terrain_bands)
+    importer, manifest, imported = import_folder(folder, options.layout, options.out, chosen)
+    print(f"{len(imported.scenes)} scenes in {manifest} (layout {importer.name})")
+    for note in imported.notes:
+        print(f"note: {note}")
     return 0

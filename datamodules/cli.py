@@ -41,7 +41,19 @@ def main(arguments: Sequence[str]) -> int:
     index.add_argument("folder", type=Path)
     index.add_argument("--out", type=Path, default=None, help="manifest to write (default: scenes.csv in the folder)")
 
+    split = commands.add_parser("split", help="write manifests of k folds that do not leak, with labels of spatial blocks where asked for")
+    split.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
+    split.add_argument("--by", choices=("blocks", "scene", "region", "column"), default="blocks", help="what stays together (%(default)s)")
+    split.add_argument("--column", default="region", help="column of scenes.csv, with --by column (default: %(default)s)")
+    split.add_argument("--block-m", type=float, default=5000.0, help="side of a block in metres (default: %(default)s)")
+    split.add_argument("--buffer-m", type=float, default=500.0, help="metres between labels of different splits (default: %(default)s)")
+    split.add_argument("--folds", type=_positive, default=5, help="number of folds, at least 3 (default: %(default)s)")
+    split.add_argument("--seed", type=int, default=0, help="of ties in the assignment (default: %(default)s)")
+    split.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make: foldN/scenes.csv and split.json")
+
     options = parser.parse_args(list(arguments))
+    if options.command == "split":
+        return _split(options)
     if options.command == "synthesize":
         return _synthesize(options)
     if options.command == "describe":
@@ -88,4 +100,26 @@ def _index(options: argparse.Namespace) -> int:
     out: Path = options.out or folder / MANIFEST
     write_manifest(scenes, out)
     print(f"{len(scenes)} scenes in {out}")
+    return 0
+
+
+def _split(options: argparse.Namespace) -> int:
+    """Write manifests of folds."""
+    from datamodules.splits import split_scenes  # noqa: PLC0415 - scipy, shapely and rasterio
+
+    summary = split_scenes(
+        options.root,
+        options.out,
+        by=options.by,
+        column=options.column,
+        block_m=options.block_m,
+        buffer_m=options.buffer_m,
+        folds=options.folds,
+        seed=options.seed,
+    )
+    for entry in summary:
+        parts = (f"{role} {entry[role]['labelled']:,} px, {entry[role]['landslide']:,} landslide" for role in ("train", "val", "test"))
+        ignored = f"; {entry['landslides_ignored']} of {entry['landslides']} landslides ignored" if "landslides" in entry else ""
+        print(f"fold {entry['fold']}: {'; '.join(parts)}{ignored}")
+    print(f"{len(summary)} manifests in {options.out}/foldN/scenes.csv")
     return 0

@@ -51,7 +51,13 @@ def main(arguments: Sequence[str]) -> int:
     split.add_argument("--seed", type=int, default=0, help="of ties in the assignment (default: %(default)s)")
     split.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make: foldN/scenes.csv and split.json")
 
+    check = commands.add_parser("check", help="audit the splits: overlaps, shared landslides, distances, duplicates; exit code 1 on a leak")
+    check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
+    check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
+
     options = parser.parse_args(list(arguments))
+    if options.command == "check":
+        return _check(options)
     if options.command == "split":
         return _split(options)
     if options.command == "synthesize":
@@ -123,3 +129,13 @@ def _split(options: argparse.Namespace) -> int:
         print(f"fold {entry['fold']}: {'; '.join(parts)}{ignored}")
     print(f"{len(summary)} manifests in {options.out}/foldN/scenes.csv")
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Audit a data set."""
+    from datamodules.audit import audit, print_report  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
+    from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
+
+    report = audit(read_scenes(options.root), near_m=options.near_m)
+    print_report(report)
+    return 0 if report.passed else 1

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.fft import dctn
 from scipy.ndimage import binary_dilation
+from scipy.spatial import cKDTree
 
 from datamodules.alignment import same_crs
 from datamodules.batch import IGNORE, LANDSLIDE
@@ -36,6 +37,7 @@ WINDOW: Final = 128
 CELL: Final = 32
 MAX_BITS: Final = 10
 _CHUNK: Final = 512
+_MAX_PAIRS: Final = 2000
 REMEDIES: Final = {
     "unreadable": "mend or remove the file",
     "overlap": "put both in one split, or split anew with `zoo-data split`",
@@ -224,8 +226,42 @@ def _ground(report: AuditReport, stock: Sequence[_Inventory], near_m: float) -> 
                     report.add("leak", "overlap", both, f"{overlap:,} pixels are labelled in {one} and in {other}")
                 if shared:
                     report.add("leak", "landslide", both, f"{shared:,} landslide pixels of {one} lie on or touch one of {other}")
-                if float(gaps[members[0]]) < near_m:
-                    report.add("warning", "near", both, f"{one} and {other} are {gaps[members[0]]:.0f} m apart, below {near_m:g} m")
+                nearest = _gap(
+                    stock[first], stock[second], [(cells[at] - start[first], near[at] - start[second], gaps[at]) for at in members]
+                )
+                if nearest < near_m:
+                    report.add("warning", "near", both, f"{one} and {other} are {nearest:.0f} m apart, below {near_m:g} m")
+
+
+def _gap(one: _Inventory, other: _Inventory, pairs: Sequence[tuple[int, int, float]]) -> float:
+    """Smallest distance in metres between labelled pixels of two scenes, to within a pixel and never too long.
+
+    Args:
+        one: A scene.
+        other: A scene of another split.
+        pairs: Cells of both and the distance of their boxes, from the nearest on. Beyond `_MAX_PAIRS` of them, and between coordinate
+            systems, the distance of boxes stands.
+    """
+    if not same_crs(one.reader.grid.crs, other.reader.grid.crs):
+        return float(pairs[0][2])
+    best = np.inf
+    slack = max(float(np.hypot(*item.reader.grid.pixel_size)) for item in (one, other))
+    for done, (mine, theirs, boxes) in enumerate(pairs):
+        if boxes >= best or done == _MAX_PAIRS:
+            return float(min(best, boxes) if done == _MAX_PAIRS else best)
+        tree = cKDTree(_points(one, one.cells[mine]))
+        best = min(best, max(float(tree.query(_points(other, other.cells[theirs]))[0].min()) - slack, boxes))
+    return float(best)
+
+
+def _points(one: _Inventory, cell: tuple[int, int]) -> Array:
+    """Centres of the labelled pixels of a cell in metres, float64 (N, 2)."""
+    grid = one.reader.grid
+    mask = labelled(one.reader, cell[0], cell[1], min(CELL, grid.height - cell[0]), min(CELL, grid.width - cell[1]))
+    rows, columns = np.nonzero(mask != IGNORE)
+    at = grid.transform_at(*cell)
+    points = np.column_stack([at.c + (columns + 0.5) * at.a, at.f + (rows + 0.5) * at.e])
+    return np.asarray(points * grid.crs.linear_units_factor[1])
 
 
 def _shared(one: _Inventory, other: _Inventory, cell: tuple[int, int]) -> tuple[int, int]:

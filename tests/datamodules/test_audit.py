@@ -104,8 +104,10 @@ def test_a_block_split_passes(tmp_path):
     manifest = tmp_path / "scenes.csv"
     scenes(tmp_path, (picture(5, 256), label, 0))
     split_scenes(manifest, tmp_path / "out", by="blocks", block_m=640, buffer_m=100, folds=3, seed=0)
-    report = audit(read_scenes(tmp_path / "out" / "fold1"))
+    report = audit(read_scenes(tmp_path / "out" / "fold1"), near_m=110)
     assert report.passed, report.findings
+    gaps = [float(finding.detail.split(" are ")[1].split(" m")[0]) for finding in report.findings if finding.kind == "near"]
+    assert all(100 - 14.2 <= gap < 110 for gap in gaps)  # never too long, short by at most a pixel's diagonal
     assert set(report.splits) == {"train", "val", "test"}
     assert min(report.distance_m.values()) > 0  # a lower bound: boxes of cells that a buffer crosses are nearer than their labels
 

@@ -75,7 +75,8 @@ class AuditReport:
     Args:
         findings: What was found.
         splits: Per split: scenes, labelled and landslide pixels, prevalence (None where nothing is labelled).
-        distance_m: "train-test" and so on: smallest distance between labelled areas in metres; a lower bound, by boxes in cells of 32 pixels.
+        distance_m: "train-test" and so on: smallest distance between labelled areas in metres; a lower bound,
+            to within a pixel below `near_m`, by boxes in cells of 32 pixels beyond.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -208,7 +209,7 @@ def _ground(report: AuditReport, stock: Sequence[_Inventory], near_m: float) -> 
                 continue
             tree, shapes = shapely.STRtree(shapely.box(*boxes[theirs].T)), shapely.box(*boxes[mine].T)
             _, distance = tree.query_nearest(shapes, return_distance=True, all_matches=False)
-            report.distance_m[f"{other}-{one}" if other == "train" else f"{one}-{other}"] = float(distance.min())
+            name, least = f"{other}-{one}" if other == "train" else f"{one}-{other}", near_m
             pixel = max(max(item.reader.grid.pixel_size) for item in stock)
             pairs = tree.query(shapes, predicate="dwithin", distance=max(near_m, 1.01 * pixel))
             cells, near = mine[pairs[0]], theirs[pairs[1]]
@@ -229,8 +230,10 @@ def _ground(report: AuditReport, stock: Sequence[_Inventory], near_m: float) -> 
                 nearest = _gap(
                     stock[first], stock[second], [(cells[at] - start[first], near[at] - start[second], gaps[at]) for at in members]
                 )
+                least = min(least, nearest)
                 if nearest < near_m:
                     report.add("warning", "near", both, f"{one} and {other} are {nearest:.0f} m apart, below {near_m:g} m")
+            report.distance_m[name] = max(float(distance.min()), least)
 
 
 def _gap(one: _Inventory, other: _Inventory, pairs: Sequence[tuple[int, int, float]]) -> float:

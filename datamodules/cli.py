@@ -53,7 +53,25 @@ def main(arguments: Sequence[str]) -> int:
     index.add_argument("--resolution-m", type=_metres, help="metres a pixel of pictures without georeference")
     index.add_argument("--terrain-bands", action="store_true", help="landslide4sense: keep normalised slope and elevation as image bands")
 
+    split = commands.add_parser("split", help="write manifests of k folds that do not leak, with labels of spatial blocks where asked for")
+    split.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
+    split.add_argument("--by", choices=("blocks", "scene", "region", "column"), default="blocks", help="what stays together (%(default)s)")
+    split.add_argument("--column", default="region", help="column of scenes.csv, with --by column (default: %(default)s)")
+    split.add_argument("--block-m", type=float, default=5000.0, help="side of a block in metres (default: %(default)s)")
+    split.add_argument("--buffer-m", type=float, default=500.0, help="metres between labels of different splits (default: %(default)s)")
+    split.add_argument("--folds", type=_positive, default=5, help="number of folds, at least 3 (default: %(default)s)")
+    split.add_argument("--seed", type=int, default=0, help="of ties in the assignment (default: %(default)s)")
+    split.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make: foldN/scenes.csv and split.json")
+
+    check = commands.add_parser("check", help="audit the splits: overlaps, shared landslides, distances, duplicates; exit code 1 on a leak")
+    check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
+    check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
+
     options = parser.parse_args(list(arguments))
+    if options.command == "check":
+        return _check(options)
+    if options.command == "split":
+        return _split(options)
     if options.command == "synthesize":
         return _synthesize(options)
     if options.command == "describe":
@@ -110,3 +128,35 @@ def _index(options: argparse.Namespace) -> int:
     for note in imported.notes:
         print(f"note: {note}")
     return 0
+
+
+def _split(options: argparse.Namespace) -> int:
+    """Write manifests of folds."""
+    from datamodules.splits import split_scenes  # noqa: PLC0415 - scipy, shapely and rasterio
+
+    summary = split_scenes(
+        options.root,
+        options.out,
+        by=options.by,
+        column=options.column,
+        block_m=options.block_m,
+        buffer_m=options.buffer_m,
+        folds=options.folds,
+        seed=options.seed,
+    )
+    for entry in summary:
+        parts = (f"{role} {entry[role]['labelled']:,} px, {entry[role]['landslide']:,} landslide" for role in ("train", "val", "test"))
+        ignored = f"; {entry['landslides_ignored']} of {entry['landslides']} landslides ignored" if "landslides" in entry else ""
+        print(f"fold {entry['fold']}: {'; '.join(parts)}{ignored}")
+    print(f"{len(summary)} manifests in {options.out}/foldN/scenes.csv")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Audit a data set."""
+    from datamodules.audit import audit, print_report  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
+    from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
+
+    report = audit(read_scenes(options.root), near_m=options.near_m)
+    print_report(report)
+    return 0 if report.passed else 1

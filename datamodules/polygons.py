@@ -65,6 +65,11 @@ class LabelPolygons:
             )
         self._tree = shapely.STRtree(self._shapes)
 
+    @property
+    def shapes(self) -> npt.NDArray[Any]:
+        """The polygons in the coordinate system of the image, in the order of the file: shapely geometries (N)."""
+        return np.asarray(self._shapes)
+
     def read(self, row: int, column: int, height: int, width: int) -> npt.NDArray[Any]:
         """Labels of a window whose upper left pixel is (row, column) of the image, uint8 (height, width)."""
         grid = self._grid

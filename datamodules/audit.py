@@ -1,0 +1,342 @@
+"""Audit of a data set: do its splits leak, and can all of its files be read?
+
+Leaks, which fail the audit: ground that is labelled in two splits; a landslide in two splits (landslide pixels of both overlap or
+touch, by at most one pixel); windows of two splits with equal pixels, or nearly equal ones. Windows of 128 pixels that lie in a grid from the
+upper left corner and hold a label are compared. Nearly equal: of 255 bits at most 10 differ, where the bits are the signs, against
+their median, of the 16 x 16 lowest cosine terms but the mean, of the mean of all bands on 32 x 32 cells. Gain and offset do
+not change them; turned, mirrored or shifted copies are not found. Windows on the same ground are compared by their labels alone.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import shapely
+from rasterio.warp import transform as transform_points
+from rasterio.warp import transform_bounds
+from rich.console import Console
+from rich.table import Table
+from scipy.fft import dctn
+from scipy.ndimage import binary_dilation
+from scipy.spatial import cKDTree
+
+from datamodules.alignment import same_crs
+from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.components import labelled
+from datamodules.errors import UserError
+from datamodules.reading import SceneReader
+from datamodules.scene import Scene
+
+Array = npt.NDArray[Any]
+WINDOW: Final = 128
+CELL: Final = 32
+MAX_BITS: Final = 10
+_CHUNK: Final = 512
+_MAX_PAIRS: Final = 2000
+REMEDIES: Final = {
+    "unreadable": "mend or remove the file",
+    "overlap": "put both in one split, or split anew with `zoo-data split`",
+    "landslide": "put both in one split, or split anew with `zoo-data split`",
+    "duplicate": "remove one of them, or put both in one split",
+    "near-duplicate": "look at both; remove one, or put both in one split",
+    "near": "widen the buffer with `zoo-data split --buffer-m`, or report the distance",
+    "prevalence": "assign scenes with landslides to it",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing the audit found.
+
+    Args:
+        level: "leak" and "error" fail the audit, "warning" does not.
+        kind: Key of `REMEDIES`.
+        scenes: Names of the scenes concerned.
+        detail: What was found.
+        remedy: What to do about it.
+    """
+
+    level: Literal["leak", "error", "warning"]
+    kind: str
+    scenes: tuple[str, ...]
+    detail: str
+    remedy: str
+
+
+@dataclass
+class AuditReport:
+    """Result of an audit; `plain()` is JSON-able.
+
+    Args:
+        findings: What was found.
+        splits: Per split: scenes, labelled and landslide pixels, prevalence (None where nothing is labelled).
+        distance_m: "train-test" and so on: smallest distance between labelled areas in metres; a lower bound,
+            to within a pixel below `near_m`, by boxes in cells of 32 pixels beyond.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    distance_m: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """No leak, and every file could be read."""
+        return all(finding.level == "warning" for finding in self.findings)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"passed": self.passed, **asdict(self)}
+
+    def add(self, level: Literal["leak", "error", "warning"], kind: str, scenes: tuple[str, ...], detail: str) -> None:
+        """Add a finding with the remedy of its kind."""
+        self.findings.append(Finding(level, kind, scenes, detail, REMEDIES[kind]))
+
+
+@dataclass
+class _Inventory:
+    """Labelled cells and windows of one scene: places (row, column), boxes of labels in metres, hashes."""
+
+    reader: SceneReader
+    cells: list[tuple[int, int]] = field(default_factory=list)
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    windows: list[tuple[int, int]] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    bits: list[Array] = field(default_factory=list)
+    labels: int = 0
+    landslide: int = 0
+
+
+def perceptual_bits(image: Array) -> Array | None:
+    """Perceptual hash of a window (H, W, C): float32 (255) of -1 and 1; None where it shows nothing but one value."""
+    grey = np.nan_to_num(image.astype(np.float32).mean(axis=2), posinf=0, neginf=0)
+    if grey.std() <= 1e-6 * max(float(abs(grey).max()), 1e-6):
+        return None
+    low = dctn(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA))[:16, :16].ravel()[1:]
+    return np.where(low > np.median(low), 1, -1).astype(np.float32)
+
+
+def _take_stock(scene: Scene, first: SceneReader | None) -> _Inventory:
+    """Read a scene once, window by window; boxes are in the coordinate system of the first scene."""
+    reader = SceneReader(scene, None, 0, "bilinear")
+    made, grid = _Inventory(reader), reader.grid
+    target = first.grid.crs if first else grid.crs
+    for row in range(0, grid.height, WINDOW):
+        for column in range(0, grid.width, WINDOW):
+            size = min(WINDOW, grid.height - row), min(WINDOW, grid.width - column)
+            mask = labelled(reader, row, column, *size)
+            reader.dem(row, column, *size)  # only to find out whether it can be read
+            if (mask == IGNORE).all():
+                continue
+            made.labels += int((mask != IGNORE).sum())
+            made.landslide += int((mask == LANDSLIDE).sum())
+            image = reader.image(row, column, *size)[0]
+            bits = perceptual_bits(image)
+            if bits is not None:
+                made.windows.append((row, column))
+                made.contents.append(hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest())
+                made.bits.append(bits)
+            for top in range(0, size[0], CELL):
+                for left in range(0, size[1], CELL):
+                    rows, columns = np.nonzero(mask[top : top + CELL, left : left + CELL] != IGNORE)
+                    if not len(rows):
+                        continue
+                    corner, other = (
+                        (row + top + rows.min(), column + left + columns.min()),
+                        (row + top + rows.max(), column + left + columns.max()),
+                    )
+                    at, to = grid.transform_at(*corner), grid.transform_at(other[0] + 1, other[1] + 1)
+                    bounds = at.c, to.f, to.c, at.f
+                    if not same_crs(grid.crs, target):
+                        bounds = transform_bounds(grid.crs, target, *bounds)
+                    made.cells.append((row + top, column + left))
+                    made.boxes.append(tuple(np.array(bounds) * target.linear_units_factor[1]))
+    reader.close()
+    return made
+
+
+def audit(scenes: Sequence[Scene], *, near_m: float = 500.0) -> AuditReport:
+    """Audit a data set; files are read window by window.
+
+    Args:
+        scenes: All scenes; those of split "predict" are only read.
+        near_m: Pairs of scenes of different splits nearer than this, in metres, are a warning.
+
+    Returns:
+        The report; nothing is raised for what is wrong with the data.
+    """
+    report, stock = AuditReport(), list[_Inventory]()
+    for scene in scenes:
+        try:
+            made = _take_stock(scene, stock[0].reader if stock else None)
+        except UserError as error:
+            report.add("error", "unreadable", (scene.name,), str(error))
+            continue
+        if scene.split != "predict":
+            stock.append(made)
+    _prevalence(report, stock)
+    _ground(report, stock, near_m)
+    _duplicates(report, stock)
+    return report
+
+
+def _prevalence(report: AuditReport, stock: Sequence[_Inventory]) -> None:
+    """Counts of each split."""
+    for split in dict.fromkeys(one.reader.scene.split for one in stock):
+        own = [one for one in stock if one.reader.scene.split == split]
+        labels, landslide = sum(one.labels for one in own), sum(one.landslide for one in own)
+        share = landslide / labels if labels else None
+        report.splits[split] = {"scenes": len(own), "labelled": labels, "landslide": landslide, "prevalence": share}
+        if not landslide:
+            report.add("warning", "prevalence", (), f"split {split} holds no landslide")
+
+
+def _ground(report: AuditReport, stock: Sequence[_Inventory], near_m: float) -> None:
+    """Distances, ground that two splits label, and landslides that two splits share."""
+    boxes = np.array([box for one in stock for box in one.boxes]).reshape(-1, 4)
+    owner = np.repeat(np.arange(len(stock)), [len(one.cells) for one in stock])
+    start = np.cumsum([0, *(len(one.cells) for one in stock)])
+    splits = np.array([one.reader.scene.split for one in stock])
+    names = sorted(set(splits.tolist()))
+    for place, one in enumerate(names):
+        for other in names[place + 1 :]:
+            mine, theirs = (np.flatnonzero(splits[owner] == split) for split in (one, other))
+            if not len(mine) or not len(theirs):
+                continue
+            tree, shapes = shapely.STRtree(shapely.box(*boxes[theirs].T)), shapely.box(*boxes[mine].T)
+            _, distance = tree.query_nearest(shapes, return_distance=True, all_matches=False)
+            name, least = f"{other}-{one}" if other == "train" else f"{one}-{other}", near_m
+            pixel = max(max(item.reader.grid.pixel_size) for item in stock)
+            pairs = tree.query(shapes, predicate="dwithin", distance=max(near_m, 1.01 * pixel))
+            cells, near = mine[pairs[0]], theirs[pairs[1]]
+            gaps = shapely.distance(shapes[pairs[0]], shapely.box(*boxes[near].T))
+            order = np.lexsort((gaps, owner[near], owner[cells]))
+            groups: dict[tuple[int, int], list[int]] = {}
+            for at in order.tolist():
+                groups.setdefault((int(owner[cells[at]]), int(owner[near[at]])), []).append(at)
+            for (first, second), members in groups.items():
+                touching = dict.fromkeys(int(cells[at] - start[first]) for at in members if gaps[at] <= 1.01 * pixel)
+                counts = [_shared(stock[first], stock[second], stock[first].cells[cell]) for cell in touching]
+                overlap, shared = (sum(count[part] for count in counts) for part in (0, 1))
+                both = stock[first].reader.scene.name, stock[second].reader.scene.name
+                if overlap:
+                    report.add("leak", "overlap", both, f"{overlap:,} pixels are labelled in {one} and in {other}")
+                if shared:
+                    report.add("leak", "landslide", both, f"{shared:,} landslide pixels of {one} lie on or touch one of {other}")
+                nearest = _gap(
+                    stock[first], stock[second], [(cells[at] - start[first], near[at] - start[second], gaps[at]) for at in members]
+                )
+                least = min(least, nearest)
+                if nearest < near_m:
+                    report.add("warning", "near", both, f"{one} and {other} are {nearest:.0f} m apart, below {near_m:g} m")
+            report.distance_m[name] = max(float(distance.min()), least)
+
+
+def _gap(one: _Inventory, other: _Inventory, pairs: Sequence[tuple[int, int, float]]) -> float:
+    """Smallest distance in metres between labelled pixels of two scenes, to within a pixel and never too long.
+
+    Args:
+        one: A scene.
+        other: A scene of another split.
+        pairs: Cells of both and the distance of their boxes, from the nearest on. Beyond `_MAX_PAIRS` of them, and between coordinate
+            systems, the distance of boxes stands.
+    """
+    if not same_crs(one.reader.grid.crs, other.reader.grid.crs):
+        return float(pairs[0][2])
+    best = np.inf
+    slack = max(float(np.hypot(*item.reader.grid.pixel_size)) for item in (one, other))
+    for done, (mine, theirs, boxes) in enumerate(pairs):
+        if boxes >= best or done == _MAX_PAIRS:
+            return float(min(best, boxes) if done == _MAX_PAIRS else best)
+        tree = cKDTree(_points(one, one.cells[mine]))
+        best = min(best, max(float(tree.query(_points(other, other.cells[theirs]))[0].min()) - slack, boxes))
+    return float(best)
+
+
+def _points(one: _Inventory, cell: tuple[int, int]) -> Array:
+    """Centres of the labelled pixels of a cell in metres, float64 (N, 2)."""
+    grid = one.reader.grid
+    mask = labelled(one.reader, cell[0], cell[1], min(CELL, grid.height - cell[0]), min(CELL, grid.width - cell[1]))
+    rows, columns = np.nonzero(mask != IGNORE)
+    at = grid.transform_at(*cell)
+    points = np.column_stack([at.c + (columns + 0.5) * at.a, at.f + (rows + 0.5) * at.e])
+    return np.asarray(points * grid.crs.linear_units_factor[1])
+
+
+def _shared(one: _Inventory, other: _Inventory, cell: tuple[int, int]) -> tuple[int, int]:
+    """Pixels of a cell that the other scene labels too, and landslide pixels on or beside its landslide pixels."""
+    grid, theirs = one.reader.grid, other.reader.grid
+    row, column, size = cell[0] - 1, cell[1] - 1, CELL + 2
+    ours = labelled(one.reader, cell[0], cell[1], min(CELL, grid.height - cell[0]), min(CELL, grid.width - cell[1]))
+    at = grid.transform_at(row, column)
+    x, y = np.meshgrid(at.c + (np.arange(size) + 0.5) * at.a, at.f + (np.arange(size) + 0.5) * at.e)
+    if not same_crs(grid.crs, theirs.crs):
+        x, y = (np.reshape(part, x.shape) for part in transform_points(grid.crs, theirs.crs, x.ravel(), y.ravel())[:2])
+    columns = np.floor((x - theirs.transform.c) / theirs.transform.a + 1e-6).astype(np.int64)
+    rows = np.floor((y - theirs.transform.f) / theirs.transform.e + 1e-6).astype(np.int64)
+    inside = (columns >= 0) & (columns < theirs.width) & (rows >= 0) & (rows < theirs.height)
+    mask = np.full(x.shape, IGNORE, dtype=np.uint8)
+    if inside.any():
+        top, left = int(rows[inside].min()), int(columns[inside].min())
+        window = labelled(other.reader, top, left, int(rows[inside].max()) - top + 1, int(columns[inside].max()) - left + 1)
+        mask[inside] = window[rows[inside] - top, columns[inside] - left]
+    beside = binary_dilation(mask == LANDSLIDE, np.ones((3, 3)))[1:-1, 1:-1]
+    height, width = ours.shape
+    overlap = ((mask[1:-1, 1:-1] != IGNORE)[:height, :width] & (ours != IGNORE)).sum()
+    return int(overlap), int((beside[:height, :width] & (ours == LANDSLIDE)).sum())
+
+
+def _duplicates(report: AuditReport, stock: Sequence[_Inventory]) -> None:
+    """Windows of different splits with equal, or nearly equal, pixels on different ground."""
+    bits = np.array([bit for one in stock for bit in one.bits], dtype=np.float32).reshape(-1, 255)
+    contents = [content for one in stock for content in one.contents]
+    places = [(number, *window) for number, one in enumerate(stock) for window in one.windows]
+    splits = np.array([stock[number].reader.scene.split for number, _, _ in places])
+    found: Counter[tuple[str, str, str]] = Counter()
+    example: dict[tuple[str, str, str], str] = {}
+    for start in range(0, len(bits), _CHUNK):
+        near = bits[start : start + _CHUNK] @ bits.T >= 255 - 2 * MAX_BITS
+        near &= splits[start : start + _CHUNK, None] != splits[None]
+        for at, other in np.argwhere(near).tolist():
+            one = at + start
+            if one >= other or _same_ground(stock, places[one], places[other]):
+                continue
+            kind = "duplicate" if contents[one] == contents[other] else "near-duplicate"
+            key = kind, stock[places[one][0]].reader.scene.name, stock[places[other][0]].reader.scene.name
+            found[key] += 1
+            example.setdefault(key, f"first at (row, column) {places[one][1:]} and {places[other][1:]}")
+    for key, number in found.items():
+        report.add("leak", key[0], key[1:], f"{number} pairs of windows show the same image, {example[key]}")
+
+
+def _same_ground(stock: Sequence[_Inventory], one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    """Whether two windows overlap on the ground; windows of different coordinate systems never count as such."""
+    first, second = stock[one[0]].reader.grid, stock[other[0]].reader.grid
+    if not same_crs(first.crs, second.crs):
+        return False
+    at, to = first.transform_at(*one[1:]), second.transform_at(*other[1:])
+    return bool(at.c < to.c + WINDOW * to.a and to.c < at.c + WINDOW * at.a and at.f > to.f + WINDOW * to.e and to.f > at.f + WINDOW * at.e)
+
+
+def print_report(report: AuditReport, console: Console | None = None) -> None:
+    """Print a report as tables."""
+    out = console or Console()
+    if not out.is_terminal:
+        out.width = max(out.width, 140)
+    table = Table(title="Findings")
+    for column in ("level", "kind", "scenes", "what", "remedy"):
+        table.add_column(column, overflow="fold")
+    for finding in report.findings:
+        table.add_row(finding.level, finding.kind, ", ".join(finding.scenes), finding.detail, finding.remedy)
+    if report.findings:
+        out.print(table)
+    for split, counts in report.splits.items():
+        share = "-" if counts["prevalence"] is None else f"{100 * counts['prevalence']:.2f} %"
+        out.print(f"{split}: {counts['scenes']} scenes, prevalence {share}", markup=False)
+    for pair, distance in report.distance_m.items():
+        out.print(f"{pair}: at least {distance:,.0f} m apart", markup=False)
+    out.print("passed" if report.passed else "FAILED: see the findings above")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from types import FrameType
 from typing import Literal
 
@@ -134,10 +135,12 @@ def run_suite(
     jobs = [Job(key, command(spec, root, places, options=options, program=program), places.log(key)) for key, spec in pending.items()]
     display = display or Display(specs, places)
     display.skipped(len(specs) - len(pending))
-    with _interruptible(), display:
+    with _interruptible() as asked, display:
         events = launcher.execute(jobs)
         try:
             for event in events:
+                if asked.is_set():
+                    raise KeyboardInterrupt
                 if isinstance(event, Started):
                     # The old failure is history now; should this attempt be interrupted, the run is interrupted and not failed.
                     (places.records / f"{event.key}.json").unlink(missing_ok=True)
@@ -187,14 +190,21 @@ def last_error_line(log: Path) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM leaves by the same door as Ctrl-C: children are ended and their state stays resumable."""
+def _interruptible() -> Iterator[Event]:
+    """SIGTERM and Ctrl-C leave by one door, where children are ended and their state stays resumable.
+
+    The handlers are set for both, because a runner that a script started in the background inherits a SIGINT that is ignored. The event
+    stays set, because an exception that is raised while Python destroys an object is lost.
+    """
+    asked = Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of handlers
+        asked.set()
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -118,8 +118,11 @@ def assert_ended(work):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_the_runner_ends_all_children_and_leaves_a_resumable_state(places, number):
+@pytest.mark.parametrize("inherited", ["SIG_DFL", "SIG_IGN"])
+def test_interrupting_the_runner_ends_all_children_and_leaves_a_resumable_state(places, number, inherited):
+    # A shell that starts a job in the background lets it ignore SIGINT.
     program = (
+        f"import signal; signal.signal(signal.SIGINT, signal.{inherited})\n"
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]); import test_runner as t\n"
         "places = t.Places(Path(sys.argv[1]), 's')\n"
         "t.run([t.spec('ok'), t.spec('hang'), t.spec('hang', 1), t.spec('ok', 1)], places)\n"

@@ -37,6 +37,8 @@ def results_block(report: Report, method: str | None = None) -> str:
     """
     if method is not None:
         report = dataclasses.replace(report, rows=[row for row in report.rows if row.spec.method == method])
+        if not report.rows:
+            return f"No records of this method in `{report.suite.name}` yet.\n"
     header, lines = results_table(report)
     parts = [to_markdown(header, lines, left=3)]
     header, lines = references_table(report)

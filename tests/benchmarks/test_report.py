@@ -144,6 +144,8 @@ def test_the_readme_changes_between_its_markers_only(suite, records):
     once = insert_into(text, report)
     assert once == text.replace("old", results_block(report).rstrip())
     assert insert_into(once, report) == once
+    none = insert_into("<!-- results:fixed/mrife --><!-- /results:fixed/mrife -->", report)
+    assert "No records of this method in `fixed` yet." in none
     one = insert_into("<!-- results:fixed/icssn --><!-- /results:fixed/icssn -->", report)
     assert "deeplab" not in one.replace("deeplab (", "")
     for broken in ("nothing", "<!-- results:fixed -->"):

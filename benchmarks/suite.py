@@ -232,7 +232,7 @@ def _parse(content: Any) -> Suite:  # noqa: ANN401 - whatever the YAML holds
     parser.add_argument("suite", type=Suite)
     try:
         parsed = parser.parse_object({"suite": copy.deepcopy(content)})  # it writes into what it is given
-        suite = parser.instantiate_classes(parsed).suite
+        suite = parser.instantiate(parsed).suite
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split()), exit_code=2) from None
     assert isinstance(suite, Suite)

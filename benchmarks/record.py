@@ -36,7 +36,7 @@ class RunRecord:
     spec: dict[str, Any]
     """Fields of `RunSpec`."""
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Split -> names of `zoo.metrics.pixels.pixel_scores` -> value."""
+    """Split -> names of `zoo.metrics.pixels.pixel_scores`, and of what a method scores beside pixels (`tile_f1`) -> value."""
     model: dict[str, Any] = field(default_factory=dict)
     """What the network turned out to be: `inputs`, `parameters`, ..."""
     cost: dict[str, Any] = field(default_factory=dict)

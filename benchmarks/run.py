@@ -12,7 +12,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,12 +172,14 @@ def train_and_test(
     steps, train_seconds = trainer.global_step, clock.train_seconds
     chosen = checkpoints.best if budget["select"] == "best" else checkpoints.last
     # Validation of the chosen weights sets their threshold; the test must not see any other.
-    trainer.validate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
-    trainer.test(model, datamodule=data, verbose=False)
+    (val_logged,) = trainer.validate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    (test_logged,) = trainer.test(model, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return None
     histograms = {"val": _to_numpy(model.val_histograms), "test": _to_numpy(model.test_histograms)}
     metrics = score(histograms, model.threshold)
+    for split, logged in (("val", val_logged), ("test", test_logged)):
+        metrics[split].update(_auxiliary(logged, split, metrics[split]))
     _close_loggers(trainer, metrics)
     samples = steps * budget["batch_size"] * budget["accumulate"]
     record = RunRecord(
@@ -206,6 +208,12 @@ def score(histograms: Histograms, threshold: float) -> dict[str, dict[str, float
     """Pooled pixel scores of each split at one threshold."""
     pooled = {split: torch.from_numpy(np.sum(list(tiles.values()), axis=0)) for split, tiles in histograms.items()}
     return {split: pixel_scores(histogram, threshold) for split, histogram in pooled.items()}
+
+
+def _auxiliary(logged: Mapping[str, float], split: str, known: Mapping[str, float]) -> dict[str, float]:
+    """Scores that a method logs beside those of pixels, by the name they have without the split."""
+    names = {name: name.removeprefix(f"{split}/") for name in logged if name.startswith(f"{split}/")}
+    return {name: float(logged[full]) for full, name in names.items() if name not in known}
 
 
 def describe_model(model: LandslideModule) -> dict[str, Any]:

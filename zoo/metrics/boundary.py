@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from datamodules.batch import IGNORE, LANDSLIDE
 from datamodules.errors import UserError
@@ -83,7 +82,7 @@ def boundary_counts(
 ) -> BoundaryCounts:
     """Count outlines and bands of one scene.
 
-    Memory: one strip of rows with a halo as wide as the largest distance, about 10 bytes a pixel, and 30 bytes a pixel of a square block.
+    Memory: some 40 bytes a pixel of one strip of rows with a halo as high as the largest distance.
 
     Args:
         truth: uint8 (H, W): 0, 1 or 255.
@@ -98,21 +97,15 @@ def boundary_counts(
     """
     check_pair(truth, predicted)
     _check(rules, pixel_size_m)
-    farthest = max((*rules.tolerances_m, rules.band_m))
-    halo_y, halo_x = (math.ceil(farthest / size) + 1 for size in (pixel_size_m[1], pixel_size_m[0]))
+    # One row more, since an outline depends on the next row too.
+    halo = math.ceil(max(*rules.tolerances_m, rules.band_m) / pixel_size_m[1]) + 1
     total = _nothing(rules)
-    for strip in strips(truth.shape, halo=halo_y, strip_pixels=strip_pixels):
+    for strip in strips(truth.shape, halo=halo, strip_pixels=strip_pixels):
         label = np.asarray(truth[strip.rows])
         check_labels(label)
         known = label != IGNORE
         actual, guess = label == LANDSLIDE, np.asarray(predicted[strip.rows]) & known
-        width = label.shape[1]
-        step = max(512, 2 * halo_x)
-        for begin in range(0, width, step):
-            first, end = max(begin - halo_x, 0), min(begin + step, width)
-            columns = slice(first, min(end + halo_x, width))
-            inner = (strip.inner, slice(begin - first, end - first))
-            total += _block(known[:, columns], actual[:, columns], guess[:, columns], inner, pixel_size_m, rules)
+        total += _strip(known, actual, guess, strip.inner, pixel_size_m, rules)
     return total
 
 
@@ -122,6 +115,8 @@ def _nothing(rules: BoundaryRules) -> BoundaryCounts:
 
 
 def _check(rules: BoundaryRules, pixel_size_m: tuple[float, float]) -> None:
+    if not rules.tolerances_m:
+        raise UserError("is empty", "give at least one distance in metres", field="tolerances_m")
     for tolerance in rules.tolerances_m:
         if not tolerance > 0:
             raise UserError("is no distance", "give positive metres", field="tolerances_m", value=tolerance)
@@ -129,22 +124,19 @@ def _check(rules: BoundaryRules, pixel_size_m: tuple[float, float]) -> None:
         raise UserError("is narrower than a pixel", f"give at least {max(pixel_size_m):g} metres", field="band_m", value=rules.band_m)
 
 
-def _block(
-    known: Mask, actual: Mask, guess: Mask, inner: tuple[slice, slice], pixel_size_m: tuple[float, float], rules: BoundaryRules
-) -> BoundaryCounts:
-    """Counts of the inner part of a block whose halo holds all that is near enough to matter."""
+def _strip(known: Mask, actual: Mask, guess: Mask, inner: slice, pixel_size_m: tuple[float, float], rules: BoundaryRules) -> BoundaryCounts:
+    """Counts of the inner rows of a strip whose halo holds all that is near enough to matter."""
     if not (actual[inner].any() or guess[inner].any()):
         return _nothing(rules)
-    sampling = (pixel_size_m[1], pixel_size_m[0])
     truth_outline, predicted_outline = outline(actual, known), outline(guess, known)
-    truth_band = band(actual, known, sampling, rules.band_m)[inner]
-    predicted_band = band(guess, known, sampling, rules.band_m)[inner]
+    truth_band = _band(actual, known, inner, pixel_size_m, rules.band_m)
+    predicted_band = _band(guess, known, inner, pixel_size_m, rules.band_m)
     return BoundaryCounts(
         rules=rules,
         predicted=int(predicted_outline[inner].sum()),
         truth=int(truth_outline[inner].sum()),
-        predicted_near=_near(predicted_outline, truth_outline, inner, sampling, rules.tolerances_m),
-        truth_near=_near(truth_outline, predicted_outline, inner, sampling, rules.tolerances_m),
+        predicted_near=_near(predicted_outline, truth_outline, inner, pixel_size_m, rules.tolerances_m),
+        truth_near=_near(truth_outline, predicted_outline, inner, pixel_size_m, rules.tolerances_m),
         band_intersection=int((truth_band & predicted_band).sum()),
         band_union=int((truth_band | predicted_band).sum()),
     )
@@ -160,19 +152,56 @@ def outline(inside: Mask, known: Mask) -> Mask:
     return inside & beside
 
 
-def band(inside: Mask, known: Mask, sampling: tuple[float, float], width_m: float) -> Mask:
-    """Pixels inside that are at most `width_m` from a known pixel outside; bool (H, W)."""
-    outside = known & ~inside
-    if not inside.any() or not outside.any():
-        return np.zeros_like(inside)
-    near: Mask = inside & (ndimage.distance_transform_edt(~outside, sampling=sampling) <= width_m * SLACK)
+def distances(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], to: Mask, pixel_size_m: tuple[float, float], reach_m: float
+) -> NDArray[np.float64]:
+    """Euclidean distance in metres of some pixels to the nearest pixel of a set.
+
+    A distance transform in two passes (along rows, then over rows), whose second pass is done for the given pixels only and no farther
+    than asked: outlines are few, and tolerances small against a scene.
+
+    Args:
+        rows: (N,).
+        columns: (N,).
+        to: bool (H, W): the set.
+        pixel_size_m: Width and height of a pixel (x, y).
+        reach_m: Distances up to this one are exact; where there is none, the result is beyond it.
+
+    Returns:
+        float64 (N,); infinite where nothing was found.
+    """
+    width_m, height_m = pixel_size_m
+    aside = _columns_to_nearest(to)
+    best = np.full(rows.size, np.inf)
+    left = np.arange(rows.size)
+    for step in range(int(reach_m * SLACK / height_m) + 1):
+        for row in (rows[left] - step, rows[left] + step):
+            there = (row >= 0) & (row < to.shape[0])
+            which = left[there]
+            best[which] = np.minimum(best[which], np.hypot(step * height_m, width_m * aside[row[there], columns[which]]))
+        left = left[best[left] > (step + 1) * height_m]
+        if not left.size:
+            break
+    return best
+
+
+def _columns_to_nearest(to: Mask) -> NDArray[np.float32]:
+    """Columns to the nearest pixel of the set in the same row; infinite where the row has none."""
+    column = np.arange(to.shape[1], dtype=np.float32)
+    before = np.maximum.accumulate(np.where(to, column, -np.float32(np.inf)), axis=1)
+    after = np.minimum.accumulate(np.where(to, column, np.float32(np.inf))[:, ::-1], axis=1)[:, ::-1]
+    return np.minimum(column - before, after - column)
+
+
+def _band(inside: Mask, known: Mask, inner: slice, pixel_size_m: tuple[float, float], width_m: float) -> Mask:
+    """Pixels of the inner rows that are inside, at most `width_m` from a known pixel outside."""
+    rows, columns = np.nonzero(inside[inner])
+    near = np.zeros_like(inside[inner])
+    near[rows, columns] = distances(rows + inner.start, columns, known & ~inside, pixel_size_m, width_m) <= width_m * SLACK
     return near
 
 
-def _near(
-    of: Mask, to: Mask, inner: tuple[slice, slice], sampling: tuple[float, float], tolerances_m: tuple[float, ...]
-) -> NDArray[np.int64]:
-    if not of[inner].any() or not to.any():
-        return np.zeros(len(tolerances_m), np.int64)
-    distance = ndimage.distance_transform_edt(~to, sampling=sampling)[inner][of[inner]]
+def _near(of: Mask, to: Mask, inner: slice, pixel_size_m: tuple[float, float], tolerances_m: tuple[float, ...]) -> NDArray[np.int64]:
+    rows, columns = np.nonzero(of[inner])
+    distance = distances(rows + inner.start, columns, to, pixel_size_m, max(tolerances_m))
     return np.array([int((distance <= tolerance * SLACK).sum()) for tolerance in tolerances_m], np.int64)

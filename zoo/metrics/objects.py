@@ -121,8 +121,9 @@ def object_counts(overlaps: Overlaps, pixel_size_m: tuple[float, float], rules: 
     """
     _check(rules)
     pixel_m2 = pixel_size_m[0] * pixel_size_m[1]
-    area_m2 = overlaps.truth * pixel_m2
-    counted, guessed = area_m2 >= rules.min_area_m2, (overlaps.predicted * pixel_m2 >= rules.min_area_m2) & (overlaps.predicted > 0)
+    # Sixteen pixels of 0.1 m x 0.1 m are 0.16 m2, whatever their product in floating point.
+    truth_m2, predicted_m2 = (pixels * pixel_m2 * (1 + 1e-9) for pixels in (overlaps.truth, overlaps.predicted))
+    counted, guessed = truth_m2 >= rules.min_area_m2, (predicted_m2 >= rules.min_area_m2) & (overlaps.predicted > 0)
     truth, predicted, shared = overlaps.truth_index, overlaps.predicted_index, overlaps.shared
     uncounted = overlaps.predicted_ignored + _sum(predicted, np.where(counted[truth], 0, shared), guessed.size)
     excused = 2 * uncounted > overlaps.predicted + overlaps.predicted_ignored
@@ -133,7 +134,7 @@ def object_counts(overlaps: Overlaps, pixel_size_m: tuple[float, float], rules: 
     verdicts += [_covered(overlaps, truth, predicted, shared, least) for least in (rules.coverage, 0.0)]
     strict = iou > 0.5  # at most one partner each, so there is nothing to assign
     matched = _marked(predicted[strict], guessed.size)
-    classes = np.searchsorted(rules.area_edges_m2, area_m2, side="right")
+    classes = np.searchsorted(rules.area_edges_m2, truth_m2, side="right")
     num_classes = len(rules.area_edges_m2) + 1
     return ObjectCounts(
         rules=rules,

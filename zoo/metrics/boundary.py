@@ -178,7 +178,9 @@ def distances(
         for row in (rows[left] - step, rows[left] + step):
             there = (row >= 0) & (row < to.shape[0])
             which = left[there]
-            best[which] = np.minimum(best[which], np.hypot(step * height_m, width_m * aside[row[there], columns[which]]))
+            # float64 from here on: 0.3 m times a float32 is more than 0.3 m.
+            columns_m = width_m * aside[row[there], columns[which]].astype(np.float64)
+            best[which] = np.minimum(best[which], np.hypot(step * height_m, columns_m))
         left = left[best[left] > (step + 1) * height_m]
         if not left.size:
             break

@@ -1,6 +1,8 @@
 """All scores of a scene at once: the same map for pixels, outlines and objects, from arrays and from files that are read in strips."""
 
 import math
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -64,6 +66,45 @@ def test_a_memory_map_is_read_in_strips_and_gives_the_same(tmp_path):
     found = scene_scores(OnDisk("p", chance), OnDisk("t", truth), (3.0, 3.0), rules, strip_pixels=10 * truth.shape[1])
     assert found.scores() == scene_scores(chance, truth, (3.0, 3.0), rules).scores()
     assert max(asked) <= 10 + 2 * 5, "strip and halo of four pixels and one"
+
+
+def test_memory_does_not_grow_with_the_scene():
+    class Discs:
+        """Rows that are made when asked for: a disc in every square of 50 pixels, moved by some pixels."""
+
+        def __init__(self, height, moved, dtype):
+            self.shape, self.moved, self.dtype = (height, 400), moved, dtype
+
+        def __getitem__(self, rows):
+            y, x = np.arange(rows.start, rows.stop)[:, None] % 50 - 25, (np.arange(400)[None] + self.moved) % 50 - 25
+            return ((x * x + y * y < 150) * 0.9).round(1 if self.dtype == np.float32 else 0).astype(self.dtype)
+
+    peaks = []
+    for height in (500, 4000):
+        rules = SceneRules.by_pixels((2.0, 2.0), 0.5)
+        tracemalloc.start()
+        counts = scene_scores(Discs(height, 3, np.float32), Discs(height, 0, np.uint8), (2.0, 2.0), rules, strip_pixels=40_000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert counts.objects.truth.sum() == height / 50 * 8
+        assert counts.scores()["object_recall_iou0.5"] == 1
+    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 40_000 * 100, "some 40 bytes a pixel of a strip and its halo"
+
+
+@pytest.mark.slow
+def test_a_thousand_objects_in_sixteen_million_pixels_take_seconds():
+    rng = np.random.default_rng(5)
+    truth = np.zeros((4000, 4000), np.uint8)
+    y, x = np.mgrid[-40:41, -40:41]
+    for _ in range(1300):
+        row, column = rng.integers(0, 3919, 2)
+        truth[row : row + 81, column : column + 81] |= (y / rng.uniform(8, 35)) ** 2 + (x / rng.uniform(8, 35)) ** 2 <= 1
+    chance = np.roll(truth, (5, 3), (0, 1)).astype(np.float32) * 0.9
+    begin = time.process_time()
+    counts = scene_scores(chance, truth, (2.0, 2.0), SceneRules.by_pixels((2.0, 2.0), 0.5))
+    assert counts.objects.truth.sum() > 900
+    assert time.process_time() - begin < 20, "6 s of a core in 2026; far more would be another algorithm"
 
 
 def test_pooled_scenes_are_not_the_mean_of_scenes():

@@ -192,7 +192,8 @@ def _columns_to_nearest(to: Mask) -> NDArray[np.float32]:
     column = np.arange(to.shape[1], dtype=np.float32)
     before = np.maximum.accumulate(np.where(to, column, -np.float32(np.inf)), axis=1)
     after = np.minimum.accumulate(np.where(to, column, np.float32(np.inf))[:, ::-1], axis=1)[:, ::-1]
-    return np.minimum(column - before, after - column)
+    nearest: NDArray[np.float32] = np.minimum(column - before, after - column)
+    return nearest
 
 
 def _band(inside: Mask, known: Mask, inner: slice, pixel_size_m: tuple[float, float], width_m: float) -> Mask:

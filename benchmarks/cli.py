@@ -13,7 +13,7 @@ from benchmarks.atomic import write_text
 from benchmarks.checking import check_in_child
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
 from benchmarks.record import RunRecord, load_records
-from benchmarks.report import Report, collect, insert_into, marked_suites, write_report
+from benchmarks.report import Report, collect, derive, insert_into, marked_suites, write_report
 from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
 from benchmarks.runner import Places, command, keyed_plan, run_suite, state_of
 from benchmarks.suite import Suite, load_suite
@@ -145,7 +145,8 @@ def _status(suite: Suite, places: Places) -> int:
 
 
 def _report(suite: Suite, places: Places, readmes: Sequence[Path] = ()) -> int:
-    report = collect(suite, load_records(places.records))
+    records = load_records(places.records)
+    report = collect(suite, records, derive(records, places.records))
     if not report.records and not report.failed:
         raise UserError("holds no record of this suite", f"`zoo-bench run {suite.name}` first, or give --results", file=places.records)
     console = _console()

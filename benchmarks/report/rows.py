@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.record import RunRecord
+from benchmarks.report.derived import Derived
 from benchmarks.statistics import Spread, spread
 from benchmarks.suite import RunSpec, Suite, plan
 
@@ -20,6 +21,8 @@ class Row:
     finished: list[RunRecord] = field(default_factory=list)
     """By seed, ascending; seeds beyond the planned ones included."""
     failed: list[RunRecord] = field(default_factory=list)
+    derived: Derived = field(default_factory=dict)
+    """Scores that follow from the histograms of finished records."""
 
     @property
     def inputs(self) -> str:
@@ -39,7 +42,12 @@ class Row:
 
     def score(self, name: str, split: str = "test") -> Spread:
         """Mean and spread of a score over seeds."""
-        return spread([record.metrics[split].get(name, math.nan) for record in self.finished])
+        return spread([self.scores_of(record, split).get(name, math.nan) for record in self.finished])
+
+    def scores_of(self, record: RunRecord, split: str = "test") -> dict[str, float]:
+        """All scores of one run: those of its record, and on test those that follow from its histograms."""
+        derived = self.derived.get(record.key, {}) if split == "test" else {}
+        return {**derived, **record.metrics.get(split, {})}
 
     def cost(self, name: str) -> Spread:
         """Mean and spread of a cost over seeds."""
@@ -68,7 +76,7 @@ class Report:
         return [(row, record) for row in [*self.references, *self.rows] for record in row.failed]
 
 
-def collect(suite: Suite, records: Mapping[str, RunRecord]) -> Report:
+def collect(suite: Suite, records: Mapping[str, RunRecord], derived: Derived | None = None) -> Report:
     """Sort records into the rows of a suite.
 
     A record belongs to the row whose settings it was made with, whatever the row was called then. Should the records stem from several
@@ -77,10 +85,11 @@ def collect(suite: Suite, records: Mapping[str, RunRecord]) -> Report:
     Args:
         suite: From `load_suite`.
         records: By key.
+        derived: Further scores by key, of `derive`.
     """
     rows: dict[str, Row] = {}
     for spec in plan(suite):
-        row = rows.setdefault(spec.identity, Row(spec, []))
+        row = rows.setdefault(spec.identity, Row(spec, [], derived=derived or {}))
         row.planned.append(spec.seed)
     mine = {key: record for key, record in records.items() if RunSpec.from_dict(record.spec).identity in rows}
     dated = [(str(record.environment.get("date", "")), str(record.spec["data_fingerprint"])) for record in mine.values()]

@@ -23,6 +23,23 @@ SCORES: Final = {
     "AP": "ap",
 }
 """Column -> score; P, R, F1, IoU and AP are those of the landslide class."""
+CALIBRATION: Final = {
+    "oracle gap": "oracle_gap",
+    "PA": "pixel_accuracy",
+    "MCC": "mcc",
+    "Brier": "brier",
+    "ECE, 16 widths": "ece_width16",
+    "ECE, 16 masses": "ece_mass16",
+    "ECE, predicted": "ece_predicted",
+    "wrong at 0.9": "error_confident_0.9",
+    "T": "temperature",
+    "ECE, 16 widths, at T": "ece_width16_scaled",
+    "Brier at T": "brier_scaled",
+    "tile F1": "tile_share_f1",
+    "tile accuracy": "tile_share_accuracy",
+    "landslide tiles": "tile_share_prevalence",
+}
+"""Column -> score of the second table."""
 COSTS: Final = {"parameters": "parameters", "train s": "train_seconds", "total s": "seconds", "peak MB": "peak_memory_mb"}
 NOTHING: Final = "–"
 
@@ -82,6 +99,18 @@ def references_table(report: Report) -> tuple[list[str], list[list[str]]]:
     return ["reference", "inputs", *SCORES], lines
 
 
+def calibration_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of calibration and tile classification, references last."""
+    lines = []
+    for row in [*report.rows, *report.references]:
+        cells = [
+            number(row.score(name).mean) if name == "tile_share_prevalence" else with_spread(row.score(name))
+            for name in CALIBRATION.values()
+        ]
+        lines.append([row.spec.name, seeds_cell(row), *cells])
+    return ["name", "seeds", *CALIBRATION], lines
+
+
 def seeds_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the single runs, missing and failed ones included."""
     lines = []
@@ -132,7 +161,7 @@ def to_terminal(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
 def results_csv(report: Report) -> str:
     """Every run with all its scores and costs, one a line; an empty cell is a value that does not exist."""
     rows = [(row, record) for row in [*report.references, *report.rows] for record in [*row.finished, *row.failed]]
-    scores = sorted({(split, name) for _, record in rows for split, values in record.metrics.items() for name in values})
+    scores = sorted({(split, name) for row, record in rows for split in record.metrics for name in row.scores_of(record, split)})
     costs = sorted({name for _, record in rows for name in record.cost})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -140,7 +169,8 @@ def results_csv(report: Report) -> str:
     writer.writerow([*head, *(f"{split}/{name}" for split, name in scores), *(f"cost/{name}" for name in costs), "error"])
     for row, record in rows:
         cells: list[Any] = [report.suite.name, row.spec.name, row.spec.method, row.inputs, record.spec["seed"], record.status, record.key]
-        cells += [_plain(record.metrics.get(split, {}).get(name)) for split, name in scores]
+        values = {split: row.scores_of(record, split) for split in record.metrics}
+        cells += [_plain(values.get(split, {}).get(name)) for split, name in scores]
         cells += [_plain(record.cost.get(name)) for name in costs]
         writer.writerow([*cells, (record.error or {}).get("line")])
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from benchmarks.atomic import write_text
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.rows import Report
 from benchmarks.report.tables import (
+    calibration_table,
     failed_table,
     number,
     references_table,
@@ -25,6 +26,14 @@ EXPLANATION: Final = """\
 Scores are those of the landslide class on one pooled confusion matrix over all test pixels, at the threshold that validation
 chose; mIoU is the mean of the landslide and the background IoU, AP the average precision. ± is the standard deviation over seeds.
 Compare a score with the prevalence and the reference rows before believing it.
+"""
+
+CALIBRATION_EXPLANATION: Final = """\
+All on the test pixels, from their score histograms. *Oracle gap*: IoU that the best threshold on test itself would add. *PA*: pixel
+accuracy. *ECE*: expected calibration error of the landslide probability, over 16 groups of equal width, 16 of equal mass, and over the
+pixels predicted landslide alone. *Wrong at 0.9*: share of wrong pixels among those with a probability of at least 0.9 or at most 0.1. *T*:
+temperature that validation chose. *Tiles*: a tile is landslide if at least 5 % of its valid pixels are, labelled or predicted; F1 is that
+of landslide tiles. A slope has no calibration, since it is no probability.
 """
 
 
@@ -54,11 +63,15 @@ def report_markdown(report: Report) -> str:
     """The whole report."""
     suite = report.suite
     header, lines = seeds_table(report)
+    calibration_header, calibration_lines = calibration_table(report)
     parts = [
         f"# {suite.title or suite.name}\n",
         f"Made by `zoo-bench report {suite.name}` from the records beside this file; do not edit.\n",
         results_block(report),
         EXPLANATION,
+        "## Calibration and tiles\n",
+        to_markdown(calibration_header, calibration_lines, left=1),
+        CALIBRATION_EXPLANATION,
         "## Each run\n",
         to_markdown(header, lines, left=3),
         "## Protocol and data\n",

@@ -7,15 +7,16 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
 
 from benchmarks.cli import COMMITTED, READMES, main
 from benchmarks.record import RunRecord, load_records, save_record
-from benchmarks.report import collect, insert_into, marked_suites, report_markdown, results_block, write_report
+from benchmarks.report import collect, derive, insert_into, marked_suites, report_markdown, results_block, write_report
 from benchmarks.report.published import load_published, published_markdown
-from benchmarks.report.tables import results_csv, results_table, to_terminal
+from benchmarks.report.tables import calibration_table, results_csv, results_table, to_terminal
 from benchmarks.statistics import spread
 from benchmarks.suite import load_suite, plan
 from datamodules.errors import UserError
@@ -123,6 +124,31 @@ def test_csv_holds_every_run_and_reads_back(suite, records):
         for name, value in record.metrics.get("test", {}).items():
             assert row[f"test/{name}"] == ("" if math.isnan(value) else repr(float(value)))
     assert [row["error"] for row in rows if row["status"] == "failed"] == ["ValueError: a | b"]
+
+
+def test_calibration_and_tiles_follow_from_the_histograms_of_any_record(suite, records, tmp_path):
+    certain, none = np.zeros((2, 256), np.int64), np.zeros((2, 256), np.int64)
+    certain[0, 10], certain[1, 230] = 60, 40  # on the right side of any threshold between, and less sure than right
+    none[0, 10] = 100
+    finished = {key: record for key, record in records.items() if record.status == "finished"}
+    for record in finished.values():
+        if record.model["inputs"] != "dem":
+            record.metrics["test"]["brier"] = 0.1
+        save_record(record, tmp_path, {"val": {"v": certain}, "test": {"a": certain, "b": none}})
+    report = collect(suite, records, derive(records, tmp_path))
+    header, lines = calibration_table(report)
+    cells = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
+    image = cells["image"]
+    assert (image["tile F1"], image["tile accuracy"], image["landslide tiles"]) == ("1.000 ± 0.000", "1.000 ± 0.000", "0.500")
+    assert image["oracle gap"] == "0.000 ± 0.000"
+    error = (160 * 10.5 / 256 + 40 * (1 - 230.5 / 256)) / 200
+    assert image["ECE, 16 widths"] == f"{error:.3f} ± 0.000"
+    assert float(image["T"].split()[0]) < 1, "validation shows that it may be surer"
+    assert image["ECE, 16 widths, at T"] == "0.000 ± 0.000"
+    assert (cells["slope_threshold"]["ECE, 16 widths"], cells["slope_threshold"]["tile F1"]) == ("–", "1.000"), "a slope is no probability"
+    rows = {row["key"]: row for row in csv.DictReader(io.StringIO(results_csv(report)))}
+    for key, record in records.items():
+        assert (rows[key]["test/tile_share_f1"] == "1.0") == (record.status == "finished")
 
 
 def test_markup_in_names_is_inert(suite, records):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from datamodules.batch import IGNORE, LANDSLIDE
+from zoo.metrics.counts import ratio
 
 NUM_BINS: Final = 256
 
@@ -58,11 +59,6 @@ def confusion(histogram: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tens
     above = histogram[..., edge:].sum(-1)
     below = histogram[..., :edge].sum(-1)
     return above[..., 1], above[..., 0], below[..., 1], below[..., 0]
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    """A score whose denominator is empty does not exist; NaN says so where 0 or 1 would be an opinion."""
-    return numerator / denominator if denominator else math.nan
 
 
 def average_precision(histogram: Tensor) -> float:
@@ -111,7 +107,7 @@ def pixel_scores(histogram: Tensor, threshold: float) -> dict[str, float]:
     """
     tp, fp, fn, tn = (int(count) for count in confusion(histogram, threshold))
     total = tp + fp + fn + tn
-    iou_landslide, iou_background = _ratio(tp, tp + fp + fn), _ratio(tn, tn + fp + fn)
+    iou_landslide, iou_background = ratio(tp, tp + fp + fn), ratio(tn, tn + fp + fn)
     centre = (torch.arange(NUM_BINS, dtype=torch.float64) + 0.5) / NUM_BINS
     counts = histogram.double().cpu()
     squared_error = float((counts[0] * centre**2 + counts[1] * (1 - centre) ** 2).sum())
@@ -119,17 +115,35 @@ def pixel_scores(histogram: Tensor, threshold: float) -> dict[str, float]:
         "iou_landslide": iou_landslide,
         "iou_background": iou_background,
         "miou": (iou_landslide + iou_background) / 2,
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "precision": _ratio(tp, tp + fp),
-        "recall": _ratio(tp, tp + fn),
-        "pixel_accuracy": _ratio(tp + tn, total),
-        "mcc": _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "pixel_accuracy": ratio(tp + tn, total),
+        "mcc": ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
         "ap": average_precision(histogram),
-        "brier": _ratio(squared_error, total),
-        "prevalence": _ratio(tp + fn, total),
+        "brier": ratio(squared_error, total),
+        "prevalence": ratio(tp + fn, total),
         "threshold": threshold,
         "pixels": float(total),
     }
+
+
+def oracle_scores(histogram: Tensor, threshold: float) -> dict[str, float]:
+    """What a threshold that knew the labels would have gained; a diagnosis of the threshold, never a result.
+
+    Args:
+        histogram: int64 (2, 256), of test.
+        threshold: The one that validation chose.
+
+    Returns:
+        `oracle_threshold`, the best on these pixels; `oracle_iou`, the landslide IoU there; `oracle_gap`, how far that is above the IoU at
+        `threshold`. NaN without landslide pixels.
+    """
+    if int(histogram[1].sum()) == 0:
+        return dict.fromkeys(("oracle_threshold", "oracle_iou", "oracle_gap"), math.nan)
+    best = best_threshold(histogram)
+    iou, known = (pixel_scores(histogram, value)["iou_landslide"] for value in (threshold, best))
+    return {"oracle_threshold": best, "oracle_iou": known, "oracle_gap": known - iou}
 
 
 class ScoreHistogram(Metric):

@@ -127,7 +127,8 @@ class TrainingSampler(Sampler[tuple[int, int]]):
 def _due(count: int, share: float) -> npt.NDArray[np.bool_]:
     """Which of `count` places fall due at even distances: bool (count,), share times count of them, rounded."""
     due = np.floor(np.arange(1, count + 1) * share + 0.5).astype(np.int64)
-    return due > np.concatenate([[0], due[:-1]])
+    falls: npt.NDArray[np.bool_] = np.diff(due, prepend=0) > 0
+    return falls
 
 
 def _draw(members: IntArray, count: int, generator: np.random.Generator) -> IntArray:

@@ -84,7 +84,9 @@ def test_ranks_deal_from_one_stream(share):
     assert [item for items in zip(*ranks, strict=True) for item in items] == one
 
 
-@pytest.mark.parametrize(("hard", "share", "pool"), [(-0.1, None, 0.2), (0.6, 0.5, 0.2), (1.1, None, 0.2), (0.2, None, 0.0), (0.2, 0.1, 1.5)])
+@pytest.mark.parametrize(
+    ("hard", "share", "pool"), [(-0.1, None, 0.2), (0.6, 0.5, 0.2), (1.1, None, 0.2), (0.2, None, 0.0), (0.2, 0.1, 1.5)]
+)
 def test_shares_out_of_range_are_refused(hard, share, pool):
     with pytest.raises(UserError, match=r"data\.hard_negative_"):
         check_shares(hard, share, pool)

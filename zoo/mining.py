@@ -27,17 +27,18 @@ class HardNegativeMining(Callback):
 
     Attributes:
         validations: Validations so far, those before a resume included.
+        validated_at: Batches that were done at the last of them.
     """
 
     def __init__(self, probabilities: Callable[[Batch], Tensor]) -> None:
         self._probabilities = probabilities
-        self.validations = 0
+        self.validations, self.validated_at = 0, 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
         """Refuse a training in which mining would never happen, or could not be repeated.
 
         Raises:
-            UserError: No validation, or epochs that are cut short.
+            UserError: No validation; epochs that are cut short; or a checkpoint from before the validation of its own step.
         """
         data = _data_of(trainer)
         if not trainer.enable_validation:
@@ -56,12 +57,23 @@ class HardNegativeMining(Callback):
                 value=trainer.limit_train_batches,
             )
 
+        done = data.batches_done()
+        if done != self.validated_at and _validates_at(trainer, done):
+            # Lightning goes on without that validation, so the pool would be another than without the interruption.
+            raise UserError(
+                "this checkpoint was written before the validation of its step, at which hard negatives are mined",
+                "resume from one written after a validation or between two",
+                field="ckpt_path",
+                value=trainer.ckpt_path,
+            )
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Mine; before checkpoints are written, which happens when the validation has ended."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.validations += 1
         data = _data_of(trainer)
+        self.validated_at = data.batches_done()
         if self.validations % data.mining_every:
             return
         pools = data.hard_negative_pools
@@ -94,11 +106,21 @@ class HardNegativeMining(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"validations": self.validations}
+        return {"validations": self.validations, "validated_at": self.validated_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
-        self.validations = state_dict["validations"]
+        self.validations, self.validated_at = state_dict["validations"], state_dict["validated_at"]
+
+
+def _validates_at(trainer: L.Trainer, done: int) -> bool:
+    """Whether a validation follows that many batches."""
+    if trainer.check_val_every_n_epoch is None:
+        return done % int(trainer.val_check_batch) == 0
+    epochs, begun = divmod(done, int(trainer.num_training_batches))
+    if begun == 0:
+        return epochs % trainer.check_val_every_n_epoch == 0
+    return begun % int(trainer.val_check_batch) == 0 and (epochs + 1) % trainer.check_val_every_n_epoch == 0
 
 
 def _data_of(trainer: L.Trainer) -> LandslideDataModule:

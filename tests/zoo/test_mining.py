@@ -32,9 +32,10 @@ def train(folder, out, resume=None, *, trainer=None, **settings):
     torch.manual_seed(0)
     module = create_method("deeplab", network=TINY)
     tiles = Tiles()
-    keep = ModelCheckpoint(dirpath=out, filename="{step}", save_top_k=-1, every_n_train_steps=2, save_on_train_epoch_end=False)
+    within = ModelCheckpoint(dirpath=out, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    after = ModelCheckpoint(dirpath=out, filename="validated-{step}", save_top_k=-1, save_on_train_epoch_end=False)
     data = LandslideDataModule(str(folder), **{**DATA, **MINED, **settings})
-    runner = L.Trainer(**{"max_steps": 12, "callbacks": [keep, tiles], "default_root_dir": out, **QUIET, **(trainer or {})})
+    runner = L.Trainer(**{"max_steps": 12, "callbacks": [within, after, tiles], "default_root_dir": out, **QUIET, **(trainer or {})})
     runner.fit(module, datamodule=data, ckpt_path=resume, weights_only=True if resume else None)
     return module, data, tiles.seen
 
@@ -43,13 +44,15 @@ def train(folder, out, resume=None, *, trainer=None, **settings):
 def test_a_resumed_training_mines_and_draws_as_one_that_was_not_interrupted(data_folder, tmp_path, val_check_interval):
     trainer = {"val_check_interval": val_check_interval}
     module, data, seen = train(data_folder, tmp_path / "whole", trainer=trainer)
-    # Step 4 is written before the validation that ends its epoch, step 6 in the middle of an epoch, with a pool already at work.
-    for step in (4, 6):
-        again, resumed, rest = train(data_folder, tmp_path / f"again{step}", tmp_path / f"whole/step={step}.ckpt", trainer=trainer)
+    # One from after a validation that ends an epoch, one from between validations, with a pool already at work.
+    for name, step in (("validated-step=4", 4), ("step=5", 5)):
+        again, resumed, rest = train(data_folder, tmp_path / f"again{step}", tmp_path / f"whole/{name}.ckpt", trainer=trainer)
         assert rest == seen[step:]
         assert resumed.state_dict() == data.state_dict()
         for (name, expected), value in zip(module.state_dict().items(), again.state_dict().values(), strict=True):
             assert torch.equal(expected, value), name
+    with pytest.raises(UserError, match="before the validation of its step"):
+        train(data_folder, tmp_path / "early", tmp_path / "whole/step=4.ckpt", trainer=trainer)
 
 
 def test_the_stream_does_not_depend_on_workers_and_draws_from_the_pool(data_folder, tmp_path):

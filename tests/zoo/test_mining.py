@@ -45,8 +45,8 @@ def test_a_resumed_training_mines_and_draws_as_one_that_was_not_interrupted(data
     trainer = {"val_check_interval": val_check_interval}
     module, data, seen = train(data_folder, tmp_path / "whole", trainer=trainer)
     # One from after a validation that ends an epoch, one from between validations, with a pool already at work.
-    for name, step in (("validated-step=4", 4), ("step=5", 5)):
-        again, resumed, rest = train(data_folder, tmp_path / f"again{step}", tmp_path / f"whole/{name}.ckpt", trainer=trainer)
+    for file, step in (("validated-step=4", 4), ("step=5", 5)):
+        again, resumed, rest = train(data_folder, tmp_path / f"again{step}", tmp_path / f"whole/{file}.ckpt", trainer=trainer)
         assert rest == seen[step:]
         assert resumed.state_dict() == data.state_dict()
         for (name, expected), value in zip(module.state_dict().items(), again.state_dict().values(), strict=True):

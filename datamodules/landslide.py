@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 import lightning as L
@@ -16,11 +16,12 @@ from datamodules.alignment import DemResampling
 from datamodules.augmentation import Augmentation
 from datamodules.batch import Batch
 from datamodules.errors import UserError
+from datamodules.hard_negatives import HardNegatives, HardNegativeSource, IntArray, check_shares
 from datamodules.reading import SceneReader
 from datamodules.sampling import ShardSampler, TrainingSampler
 from datamodules.scene import SPLITS, Scene, fingerprint, of_split, read_scenes
 from datamodules.statistics import DataStatistics, data_statistics
-from datamodules.windows import WindowDataset, WindowIndex, index_windows, stack
+from datamodules.windows import Modality, WindowDataset, WindowIndex, index_windows, stack
 
 EVALUATED: Final = ("train", "val", "test")
 _MIN_LANDSLIDE: Final = 0.005
@@ -55,6 +56,13 @@ class LandslideDataModule(L.LightningDataModule):
         cache_mb: Scenes are kept in memory, aligned, until they take this many MiB; the others are read window by window.
         samples_per_epoch: Training windows an epoch over all devices; null = as many as there are. Rounded up to whole batches.
         landslide_share: Share of training windows that hold landslides, in [0, 1]; null = as they come.
+        hard_negative_share: Share of training windows drawn from hard negatives, background windows that look like landslides; with
+            `landslide_share` at most 1, and the rest of the background as it comes.
+        hard_negatives: `terrain`: those whose ground looks most like scarps, see `datamodules.hard_negatives.scarp_score`; needs an
+            elevation model. `mined`: those in which the network sees most landslide, found anew after validations.
+        hard_negative_pool: Share of the scored background windows that are hard negatives, in (0, 1].
+        mining_windows: Most windows that are scored each time when hard negatives are mined, drawn anew each time.
+        mining_every: Validations from one mining to the next.
         image_channels: Bands that every image must have.
         halo: Pixels of elevation beyond the window, so that terrain layers have no rim.
         dem_resampling: How an elevation model on another grid is brought onto the image's.
@@ -63,6 +71,8 @@ class LandslideDataModule(L.LightningDataModule):
         shift: Largest shift as a share of the window.
         colour: Augment brightness and contrast of the image.
         colour_strength: Largest relative change of both.
+        drop: Leave this modality out everywhere, as if the data had none: `dem` or `image`, for a network trained with
+            `network.dem_dropout` or `network.image_dropout`.
         seed: Of sampling and augmentation; null = the global torch seed, so that `seed_everything` governs.
     """
 
@@ -79,6 +89,11 @@ class LandslideDataModule(L.LightningDataModule):
         cache_mb: int = 512,
         samples_per_epoch: int | None = None,
         landslide_share: float | None = None,
+        hard_negative_share: float = 0.0,
+        hard_negatives: HardNegativeSource = "terrain",
+        hard_negative_pool: float = 0.2,
+        mining_windows: int = 512,
+        mining_every: int = 1,
         image_channels: int = 3,
         halo: int = 1,
         dem_resampling: DemResampling = "cubic",
@@ -87,18 +102,22 @@ class LandslideDataModule(L.LightningDataModule):
         shift: float = 0.05,
         colour: bool = True,
         colour_strength: float = 0.2,
+        drop: Modality | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         self.root, self.tile_size, self.train_stride = root, tile_size, max(tile_size // 2, 1) if train_stride is None else train_stride
         self.batch_size, self.num_workers, self.cache_mb = batch_size, num_workers, cache_mb
         self.samples_per_epoch, self.landslide_share = samples_per_epoch, landslide_share
+        self.hard_negative_share, self.hard_negatives, self.hard_negative_pool = hard_negative_share, hard_negatives, hard_negative_pool
+        self.mining_windows, self.mining_every, self.drop = mining_windows, mining_every, drop
         self.image_channels, self.halo, self.dem_resampling = image_channels, halo, dem_resampling
         self.geometry, self.scale, self.shift = geometry, scale, shift
         self.colour, self.colour_strength, self.seed = colour, colour_strength, seed
         self._readers: dict[str, list[SceneReader]] = {}
         self._windows: dict[str, WindowIndex] = {}
         self._summary: dict[str, SplitSummary] = {}
+        self.hard_negative_pools: HardNegatives | None = None
         self._budget = cache_mb * 2**20
         self._check_options()
 
@@ -112,18 +131,21 @@ class LandslideDataModule(L.LightningDataModule):
             "num_workers": 0,
             "halo": 0,
             "cache_mb": 0,
+            "mining_windows": 1,
+            "mining_every": 1,
             "seed": 0,
         }
         for name, smallest in least.items():
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise UserError(f"is below {smallest}", "choose a larger number", field=f"data.{name}", value=value, exit_code=2)
-        for name in ("landslide_share", "scale", "shift", "colour_strength"):
+        for name in ("landslide_share", "hard_negative_share", "scale", "shift", "colour_strength"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1 - (name == "scale") / 2:
                 raise UserError(
                     "is out of range", "choose a share from 0 to 1, a scale to 0.5", field=f"data.{name}", value=value, exit_code=2
                 )
+        check_shares(self.hard_negative_share, self.landslide_share, self.hard_negative_pool)
         if self.samples_per_epoch is not None and self.samples_per_epoch < 1:
             raise UserError(
                 "is below 1", "set null for all windows", field="data.samples_per_epoch", value=self.samples_per_epoch, exit_code=2
@@ -148,7 +170,7 @@ class LandslideDataModule(L.LightningDataModule):
                 self._make_ready(split)
         seed = torch.initial_seed() if self.seed is None else self.seed
         # Without `seed_everything` each process has a seed of its own, but all must deal from one deck.
-        self._seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
+        self.sampling_seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
 
     def _make_ready(self, split: str) -> None:
         """Open and check the scenes of a split and list its windows."""
@@ -166,6 +188,11 @@ class LandslideDataModule(L.LightningDataModule):
                 raise UserError(
                     "no training window has a labelled pixel", "check labels and nodata values", file=self.root, field="split", value=split
                 )
+            if self.hard_negative_share:
+                background = np.flatnonzero(windows.landslide < _MIN_LANDSLIDE)
+                self.hard_negative_pools = HardNegatives(background, len(windows), self.hard_negative_pool)
+                if self.hard_negatives == "terrain":
+                    self.hard_negative_pools.add_scarps(self._readers["train"], windows, self.tile_size)
         self._windows[split] = windows
 
     def _summarise(self, split: str, windows: WindowIndex) -> SplitSummary:
@@ -193,7 +220,17 @@ class LandslideDataModule(L.LightningDataModule):
     @property
     def has_dem(self) -> bool:
         """Whether every scene has an elevation model; after `setup`."""
-        return all(scene.dem is not None for scene in self.scenes)
+        return self.drop != "dem" and all(scene.dem is not None for scene in self.scenes)
+
+    @property
+    def trains_with_dem(self) -> bool:
+        """Whether any training scene has an elevation model; after `setup`."""
+        return self.drop != "dem" and any(scene.dem is not None for scene in of_split(self.scenes, "train"))
+
+    @property
+    def has_image(self) -> bool:
+        """Whether images are shown."""
+        return self.drop != "image"
 
     @property
     def smallest_pixel_m(self) -> float:
@@ -230,11 +267,13 @@ class LandslideDataModule(L.LightningDataModule):
             windows.landslide >= _MIN_LANDSLIDE,
             num_samples=self.samples_per_epoch,
             landslide_share=self.landslide_share,
-            seed=self._seed,
+            seed=self.sampling_seed,
             batch_size=self.batch_size,
             rank=rank,
             world_size=world_size,
-            batches_done=self._batches_done if self.trainer else None,
+            batches_done=self.batches_done if self.trainer else None,
+            hard_negative_share=self.hard_negative_share,
+            hard_negatives=self.hard_negative_pools.at if self.hard_negative_pools else None,
         )
         return self._loader(dataset, sampler)
 
@@ -244,11 +283,37 @@ class LandslideDataModule(L.LightningDataModule):
         Args:
             num_windows: At most so many.
         """
-        windows = self._windows["train"]
-        chosen = np.unique(np.linspace(0, len(windows) - 1, min(num_windows, len(windows))).astype(np.int64))
-        dataset = WindowDataset(self._readers["train"], windows.take(chosen), size=self.tile_size, halo=self.halo)
+        num = len(self._windows["train"])
+        return self.training_windows(np.unique(np.linspace(0, num - 1, min(num_windows, num)).astype(np.int64)))
+
+    def training_windows(self, chosen: IntArray) -> Iterator[Batch]:
+        """Training windows without augmentation, at their places in the index.
+
+        Args:
+            chosen: int64 (N,), positions among the training windows.
+        """
+        dataset = WindowDataset(self._readers["train"], self._windows["train"].take(chosen), size=self.tile_size, halo=self.halo)
         for start in range(0, len(dataset), self.batch_size):
-            yield stack([dataset[position] for position in range(start, min(start + self.batch_size, len(dataset)))])
+            yield stack([dataset[position] for position in range(start, min(start + self.batch_size, len(dataset)))], self.drop)
+
+    @property
+    def batches_per_round(self) -> int:
+        """Batches of one rank that make an epoch of the training sampler; after `setup`."""
+        return math.ceil((self.samples_per_epoch or len(self._windows["train"])) / (self.batch_size * self._place()[1]))
+
+    @property
+    def is_mined(self) -> bool:
+        """Whether hard negatives are to be mined, see `zoo.mining`."""
+        return self.hard_negative_share > 0 and self.hard_negatives == "mined"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hard negatives that were mined, so that a resumed training draws from the same."""
+        return self.hard_negative_pools.state_dict() if self.is_mined and self.hard_negative_pools else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; after `setup`."""
+        if self.is_mined and self.hard_negative_pools:
+            self.hard_negative_pools.load_state_dict(state_dict)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Windows that cover the validation scenes, each pixel once."""
@@ -267,7 +332,7 @@ class LandslideDataModule(L.LightningDataModule):
         dataset = WindowDataset(self._readers[split], self._windows[split], size=self.tile_size, halo=self.halo)
         return self._loader(dataset, ShardSampler(len(dataset), *self._place()))
 
-    def _batches_done(self) -> int:
+    def batches_done(self) -> int:
         """Batches that this process has trained on, those before a resume included."""
         if self.trainer is None:
             return 0
@@ -285,7 +350,7 @@ class LandslideDataModule(L.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=stack,
+            collate_fn=partial(stack, drop=self.drop),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             prefetch_factor=4 if self.num_workers else None,

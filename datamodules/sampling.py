@@ -17,15 +17,17 @@ from torch.utils.data import Sampler
 from datamodules.errors import UserError
 
 IntArray = npt.NDArray[np.int64]
+_BACKGROUND, _LANDSLIDE, _HARD, _ANY = 0, 1, 2, 3
 _LARGEST_SEED = 2**31 - 1
 
 
 class TrainingSampler(Sampler[tuple[int, int]]):
-    """Draws windows with a target share of landslide windows.
+    """Draws windows with target shares of landslide windows and of hard negatives.
 
     A round (an epoch) is whole batches on all ranks: `num_samples` is rounded up to a multiple of `batch_size * world_size`. Within a class
     windows are drawn without replacement until it is exhausted, then anew; the landslide windows are spread evenly over the
-    epoch, and at random within a step.
+    epoch, and at random within a step. Hard negatives are spread evenly over the other items: their share is met in each epoch to within
+    one item, and in each step to within two. They are drawn apart from the rest, whose background may hold them too.
 
     Args:
         landslide: bool (N,), which windows hold landslides.
@@ -35,6 +37,8 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         batch_size: Of one rank.
         rank, world_size: This process among all.
         batches_done: Gives the number of batches that each rank has trained on; None = whole epochs as `set_epoch` counts them.
+        hard_negative_share: Share of items that are hard negatives, in [0, 1 - landslide_share].
+        hard_negatives: Gives, for an epoch, the windows that they are drawn from, int64 (M,), M > 0; a function of the epoch alone.
 
     Raises:
         UserError: The share asks for a class of which there is no window.
@@ -51,9 +55,12 @@ class TrainingSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         world_size: int = 1,
         batches_done: Callable[[], int] | None = None,
+        hard_negative_share: float = 0.0,
+        hard_negatives: Callable[[int], IntArray] | None = None,
     ) -> None:
         super().__init__()
         self._batches_done = batches_done
+        self.hard_negative_share, self._hard_negatives = hard_negative_share, hard_negatives
         self._classes = np.flatnonzero(~landslide), np.flatnonzero(landslide)
         step = batch_size * world_size
         self.total = math.ceil((num_samples or len(landslide)) / step) * step
@@ -90,17 +97,38 @@ class TrainingSampler(Sampler[tuple[int, int]]):
     def order(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Windows and item seeds of one epoch over all ranks, int64 (total,) each."""
         generator = np.random.default_rng((self.seed, epoch))
-        if self.landslide_share is None:
-            windows = _draw(np.sort(np.concatenate(self._classes)), self.total, generator)
-        else:
-            # Landslides fall due at even distances; the order within a step is random, or a rank could get all of them.
-            due = np.floor(np.arange(1, self.total + 1) * self.landslide_share + 0.5).astype(np.int64)
-            is_landslide = np.diff(due, prepend=0) > 0
-            is_landslide = generator.permuted(is_landslide.reshape(-1, self._step), axis=1).ravel()
-            windows = np.empty(self.total, dtype=np.int64)
-            for members, places in zip(self._classes, (~is_landslide, is_landslide), strict=True):
-                windows[places] = _draw(members, int(places.sum()), generator)
+        kinds = self._kinds()
+        # Within a step the order is random, or a rank could get all landslides.
+        if (kinds != _ANY).any():
+            kinds = generator.permuted(kinds.reshape(-1, self._step), axis=1).ravel()
+        background, landslide = self._classes
+        members = {_ANY: np.sort(np.concatenate(self._classes)), _BACKGROUND: background, _LANDSLIDE: landslide}
+        if self._hard_negatives is not None:
+            members[_HARD] = self._hard_negatives(epoch)
+        windows = np.empty(self.total, dtype=np.int64)
+        for kind, choice in members.items():
+            places = kinds == kind
+            windows[places] = _draw(choice, int(places.sum()), generator)
         return windows, generator.integers(0, _LARGEST_SEED, size=self.total)
+
+    def _kinds(self) -> npt.NDArray[np.int8]:
+        """Of which kind each item of an epoch is, before steps are shuffled; each kind at even distances."""
+        kinds = np.full(self.total, _ANY, dtype=np.int8)
+        if self.landslide_share is not None:
+            kinds[:] = _BACKGROUND
+            kinds[_due(self.total, self.landslide_share)] = _LANDSLIDE
+        if self._hard_negatives is not None and self.hard_negative_share:
+            others = np.flatnonzero(kinds != _LANDSLIDE)
+            share = min(self.hard_negative_share / (1 - (self.landslide_share or 0)), 1.0)
+            kinds[others[_due(len(others), share)]] = _HARD
+        return kinds
+
+
+def _due(count: int, share: float) -> npt.NDArray[np.bool_]:
+    """Which of `count` places fall due at even distances: bool (count,), share times count of them, rounded."""
+    due = np.floor(np.arange(1, count + 1) * share + 0.5).astype(np.int64)
+    falls: npt.NDArray[np.bool_] = np.diff(due, prepend=0) > 0
+    return falls
 
 
 def _draw(members: IntArray, count: int, generator: np.random.Generator) -> IntArray:

@@ -7,7 +7,7 @@ neighbour before has already counted are 255 in the mask. Scenes smaller than a 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ _MAX_OPEN_SCENES: Final = 64
 _GOLDEN_RATIO: Final = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: Fibonacci hashing (Knuth, TAOCP 6.4)
 
 Array = npt.NDArray[Any]
+Modality = Literal["image", "dem"]
 
 
 def positions(length: int, size: int, stride: int) -> list[int]:
@@ -201,8 +202,13 @@ def _sample(layers: Layers, pixel_size: tuple[float, float], tile: str) -> dict[
     return {"image": layers.image, "dem": layers.dem, "mask": layers.mask, "pixel_size": pixel_size, "tile": tile}
 
 
-def stack(samples: Sequence[dict[str, Any]]) -> Batch:
-    """Samples to a batch; images become float here and not earlier, so that four times the bytes are written once."""
+def stack(samples: Sequence[dict[str, Any]], drop: Modality | None = None) -> Batch:
+    """Samples to a batch; images become float here and not earlier, so that four times the bytes are written once.
+
+    Args:
+        samples: From a `WindowDataset`.
+        drop: Modality to be NaN everywhere; labels stay as they are.
+    """
     height, width, channels = samples[0]["image"].shape
     image = np.empty((len(samples), channels, height, width), dtype=np.float32)
     mask = np.stack([sample["mask"] for sample in samples])
@@ -212,9 +218,12 @@ def stack(samples: Sequence[dict[str, Any]]) -> Batch:
         if gap.any():
             np.copyto(window, np.nan, where=gap)
     mask |= missing.view(np.uint8)  # 254 becomes 255
+    dem = np.stack([sample["dem"] for sample in samples])[:, None]
+    if drop is not None:
+        (image if drop == "image" else dem).fill(np.nan)
     return Batch(
         image=torch.from_numpy(image),
-        dem=torch.from_numpy(np.stack([sample["dem"] for sample in samples])[:, None]),
+        dem=torch.from_numpy(dem),
         mask=torch.from_numpy(mask),
         pixel_size=torch.tensor([sample["pixel_size"] for sample in samples], dtype=torch.float32),
         tile=[sample["tile"] for sample in samples],

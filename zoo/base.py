@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from datamodules.landslide import LandslideDataModule
 from datamodules.terrain import halo_of
 from zoo.losses import LossOptions, SegmentationLoss
 from zoo.metrics.pixels import ScoreHistogram, best_threshold, pixel_scores, score_histogram
+from zoo.mining import HardNegativeMining
 from zoo.segmentor import NetworkOptions, Segmentor
 
 LOGGED = ("iou_landslide", "f1", "precision", "recall", "miou", "ap", "threshold", "prevalence")
@@ -104,6 +106,12 @@ class LandslideModule(L.LightningModule):
         return float(self.decision_threshold)
 
     @final
+    def configure_callbacks(self) -> list[Callback]:
+        """Mining of hard negatives, where the data ask for it."""
+        data = getattr(self.trainer, "datamodule", None)
+        return [HardNegativeMining(self.probabilities)] if isinstance(data, LandslideDataModule) and data.is_mined else []
+
+    @final
     def setup(self, stage: str) -> None:
         """Check the data against the network and take the training statistics."""
         data = getattr(self.trainer, "datamodule", None)
@@ -117,13 +125,7 @@ class LandslideModule(L.LightningModule):
                 field="network.image_channels",
                 value=options.image_channels,
             )
-        if options.inputs != "image" and not data.has_dem:
-            raise UserError(
-                "the data have no elevation model",
-                "set it to image, or add a dem to each scene",
-                field="network.inputs",
-                value=options.inputs,
-            )
+        self._check_modalities(data, trains=stage == "fit")
         needed = halo_of(preprocessing.terrain, data.smallest_pixel_m) if preprocessing.terrain else 0
         if data.halo < needed:
             raise UserError(
@@ -134,6 +136,29 @@ class LandslideModule(L.LightningModule):
             )
         if stage == "fit":
             preprocessing.set_statistics(data.statistics, data.training_sample())
+
+    def _check_modalities(self, data: LandslideDataModule, *, trains: bool) -> None:
+        """Refuse data that lack what the network needs.
+
+        Raises:
+            UserError: Names the option to change.
+        """
+        options = self.network.options
+        has_dem = data.has_dem or (options.dem_dropout > 0 and (data.trains_with_dem or not trains))
+        if options.inputs != "image" and not has_dem:
+            raise UserError(
+                "the data have no elevation model",
+                "set it to image, add a dem to each scene, or train with network.dem_dropout above 0 on data of which some have one",
+                field="network.inputs",
+                value=options.inputs,
+            )
+        if options.inputs != "dem" and not data.has_image and (trains or not options.image_dropout):
+            raise UserError(
+                "leaves out the image, which the network needs",
+                "set it to null, or take a network trained with network.image_dropout above 0",
+                field="data.drop",
+                value=data.drop,
+            )
 
     @final
     def on_fit_start(self) -> None:

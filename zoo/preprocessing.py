@@ -3,6 +3,11 @@
 Image bands and terrain layers are standardised with the training split's means and standard deviations. Terrain layers are derived here,
 from elevation in metres and the pixel size in metres, hence *after* any geometric augmentation: aspect and hillshade stay true under flips
 and rotations. Elevation is taken relative to the window's own mean, since absolute height says where a window lies and not what it shows.
+
+Modality dropout hides, in training, the elevation model or the image of single samples: all its normalised values become 0, the mean, which
+is to the bit what data without that modality give. A learned token in its place would be a weight that exports must know, and is not
+needed: no real window is 0 throughout. Whatever a method does with the normalised inputs, its teacher included, sees a sample as the
+student does; keys and targets of a modality that the student cannot see would be another objective than the papers'.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,9 +37,10 @@ class Preprocessing(nn.Module):
         inputs: Which of the two the network sees.
         image_channels: Bands of the image.
         terrain: Names of terrain layers, see `datamodules.terrain.LAYERS`.
+        dem_dropout, image_dropout: Shares of training samples in which the one or the other is hidden, together at most 1.
 
     Raises:
-        UserError: The elevation model is asked for without a terrain layer.
+        UserError: The elevation model is asked for without a terrain layer, or a share makes no sense.
     """
 
     image_mean: Tensor
@@ -42,8 +48,12 @@ class Preprocessing(nn.Module):
     layer_mean: Tensor
     layer_std: Tensor
 
-    def __init__(self, inputs: Inputs, image_channels: int, terrain: Sequence[str]) -> None:
+    def __init__(
+        self, inputs: Inputs, image_channels: int, terrain: Sequence[str], *, dem_dropout: float = 0.0, image_dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        _check_dropout(inputs, dem_dropout, image_dropout)
+        self.dem_dropout, self.image_dropout = dem_dropout, image_dropout
         self.inputs = inputs
         self.image_channels = image_channels if inputs != "dem" else 0
         self.terrain = tuple(terrain) if inputs != "image" else ()
@@ -96,7 +106,8 @@ class Preprocessing(nn.Module):
         Returns:
             Image (B, C, H, W) and terrain (B, K, H, W), without NaN; the one that is not an input has 0 channels.
         """
-        size = image.shape[-2:]
+        size, drops = image.shape[-2:], self.training and self.dem_dropout + self.image_dropout > 0
+        hides_image, hides_dem = self._draw_hidden(image, dem) if drops else (None, None)
         if self.image_channels:
             image = (image - self.image_mean.view(1, -1, 1, 1)) / self.image_std.view(1, -1, 1, 1)
             image = torch.nan_to_num(image)  # no data becomes the mean
@@ -106,7 +117,22 @@ class Preprocessing(nn.Module):
             return image, image[:, :0]
         layers = self._layers(dem, pixel_size, size)
         layers = (layers - self.layer_mean.view(1, -1, 1, 1)) / self.layer_std.view(1, -1, 1, 1)
-        return image, fill_from_neighbours(layers, RIM_STEPS)
+        layers = fill_from_neighbours(layers, RIM_STEPS)
+        if hides_image is not None and hides_dem is not None:
+            image, layers = image.masked_fill(hides_image, 0.0), layers.masked_fill(hides_dem, 0.0)
+        return image, layers
+
+    def _draw_hidden(self, image: Tensor, dem: Tensor) -> tuple[Tensor, Tensor]:
+        """Of which samples the image, and of which the elevation model is hidden: bool (B, 1, 1, 1) each, never both.
+
+        What is hidden depends on torch's generator of the device, which the base seeds in each step, and nothing waits for the host.
+        A sample that lacks the other modality keeps the one it has.
+        """
+        drawn = torch.rand(len(image), 1, 1, 1, device=image.device)
+        has_image, has_dem = (torch.isfinite(values).flatten(1).any(1).view(-1, 1, 1, 1) for values in (image, dem))
+        hides_dem = drawn < self.dem_dropout
+        hides_image = ~hides_dem & (drawn < self.dem_dropout + self.image_dropout)
+        return hides_image & has_dem, hides_dem & has_image
 
     def _layers(self, dem: Tensor, pixel_size: Tensor, size: torch.Size) -> Tensor:
         """Terrain layers (B, K, H, W) in their own units, NaN where undefined, elevation relative to the window's mean."""
@@ -121,6 +147,27 @@ class Preprocessing(nn.Module):
             for name, layer in zip(names, layers.chunk(len(names), dim=1), strict=True)
         ]
         return torch.cat(parts, dim=1)
+
+
+def _check_dropout(inputs: Inputs, dem_dropout: float, image_dropout: float) -> None:
+    """Refuse shares that make no sense."""
+    for name, value in (("dem_dropout", dem_dropout), ("image_dropout", image_dropout)):
+        if not 0 <= value <= 1 or dem_dropout + image_dropout > 1:
+            raise UserError(
+                "must lie in [0, 1], and together with the other at most at 1",
+                "0.2 to 0.5 leaves enough of both",
+                field=f"network.{name}",
+                value=value,
+                exit_code=2,
+            )
+        if value and inputs != "both":
+            raise UserError(
+                f"hides one of two inputs, but network.inputs is {inputs}",
+                "set inputs to both, or this to 0",
+                field=f"network.{name}",
+                value=value,
+                exit_code=2,
+            )
 
 
 def _spread(std: Sequence[float]) -> Tensor:

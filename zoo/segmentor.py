@@ -37,6 +37,9 @@ class NetworkOptions:
         atrous_rates: Dilations of the three atrous branches, for the stated output stride.
         separable: Separable instead of full convolutions in the atrous branches.
         dropout: After the atrous pyramid.
+        dem_dropout: Share of training samples whose elevation model is hidden, so that one network works with and without one; for
+            `inputs: both`. See `zoo.preprocessing`.
+        image_dropout: Share of training samples whose image is hidden; of one sample never both.
     """
 
     encoder: str = "resnet18"
@@ -53,6 +56,8 @@ class NetworkOptions:
     atrous_rates: tuple[int, int, int] = (6, 12, 18)
     separable: bool = False
     dropout: float = 0.1
+    dem_dropout: float = 0.0
+    image_dropout: float = 0.0
 
 
 class Segmentor(nn.Module):
@@ -69,7 +74,9 @@ class Segmentor(nn.Module):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         self.options = options
-        self.preprocessing = Preprocessing(options.inputs, options.image_channels, options.terrain)
+        self.preprocessing = Preprocessing(
+            options.inputs, options.image_channels, options.terrain, dem_dropout=options.dem_dropout, image_dropout=options.image_dropout
+        )
         image_channels, terrain_channels = self.preprocessing.image_channels, self.preprocessing.terrain_channels
         stride = options.output_stride or (16 if options.decoder == "deeplabv3plus" else 32)
         self.two_encoders = options.inputs == "both" and options.fusion != "none"

@@ -230,7 +230,10 @@ class HyperPixelContrast(nn.Module):
         if self.teacher is None:
             keys = queries.detach()
         else:
-            view = second_view(image, batch["image"].isnan()) if options.key_view == "second_augmentation" else image
+            view = image
+            if options.key_view == "second_augmentation":
+                hidden = (image == 0).all(dim=(1, 2, 3), keepdim=True)  # by modality dropout; it is no data, too
+                view = second_view(image, batch["image"].isnan() | hidden)
             keys = _vectors(self._keys_map(network, view, terrain), drawn.cells)
         labels = self.classes.view(NUM_CLASSES, 1, 1).expand_as(drawn.valid)
         self._in_use = True

@@ -46,7 +46,8 @@ def pooled_score(counts: Floats, metric: str) -> Floats:
         (...) in [0, 1]; NaN where the denominator is empty.
     """
     numerator, denominator = (counts @ np.array(weights, np.float64) for weights in POOLED[metric])
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, math.nan), where=denominator > 0)
+    scores: Floats = np.divide(numerator, denominator, out=np.full(numerator.shape, math.nan), where=denominator > 0)
+    return scores
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ class Estimate:
         """The same with the error of a few seeds added to each draw, for intervals of the method and not of these runs alone."""
         if error.standard_error == 0:
             return self
-        # Its own stream: equal numbers would couple the error to the draws of the units.
-        noise = np.random.default_rng([seed, 1]).standard_t(error.freedom, len(self.draws))
-        return replace(self, draws=self.draws + error.standard_error * noise)
+        # Evenly spaced quantiles in random order: the tails of t with two degrees of freedom are too long to leave to chance. The
+        # stream is its own, since equal numbers would couple the error to the draws of the units.
+        order = np.random.default_rng([seed, 1]).permutation(len(self.draws))
+        errors = special.stdtrit(error.freedom, (order + 0.5) / len(order))
+        return replace(self, draws=self.draws + error.standard_error * errors)
 
     def interval(self, level: float = 0.95, method: Literal["percentile", "bca"] = "percentile") -> tuple[float, float]:
         """Confidence interval.

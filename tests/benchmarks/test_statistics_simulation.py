@@ -8,25 +8,25 @@ import pytest
 from benchmarks.statistics import holm, pooled_score, resample, seed_error
 
 SUITES, UNITS, METHODS, SEEDS, DRAWS = 1000, 100, 4, 3, 2000
-MEAN_AREA, AREA_SPREAD, FALSE_ALARMS, SEED_SPREAD = 1000.0, 0.7, 300.0, 0.15
+MEAN_AREA, AREA_SPREAD, RECALL, FALSE_ALARMS, SEED_SPREAD = 1000.0, 0.7, 0.7, 300.0, 0.15
 EXPECTED_AREA = MEAN_AREA * math.exp(AREA_SPREAD**2 / 2)
 
 
 def suite_counts(generator):
-    """(methods, seeds, units, 3) of methods that are equal: areas of landslides are log-normal, one in ten units has none; recall differs
+    """Expected false alarms (methods, seeds) and counts (methods, seeds, units, 3) of methods that are equal: areas of landslides are log-normal, one in ten units has none; recall differs
     from unit to unit, for all methods and for each; a seed makes all false alarms of a run more or fewer."""
     shape = (METHODS, SEEDS, UNITS)
     area = generator.lognormal(math.log(MEAN_AREA), AREA_SPREAD, UNITS) * (generator.random(UNITS) < 0.9)
-    recall = 0.8 * generator.uniform(0.75, 1.25, UNITS) * generator.uniform(0.9, 1.1, (METHODS, 1, UNITS)) * np.ones(shape)
+    recall = RECALL * generator.uniform(0.75, 1.25, UNITS) * generator.uniform(0.9, 1.1, (METHODS, 1, UNITS)) * np.ones(shape)
     seeds = np.exp(SEED_SPREAD * generator.standard_normal((METHODS, SEEDS, 1)))
     alarms = FALSE_ALARMS * generator.exponential(1, UNITS) * generator.uniform(0.5, 1.5, shape) * seeds
-    runs = (FALSE_ALARMS * seeds[..., 0], np.stack([area * recall, alarms, area * (1 - recall)], -1))
-    return runs[0], np.rint(runs[1] * 1).astype(np.int64)
+    counts = np.stack([area * recall, alarms, area * (1 - recall)], -1)
+    return FALSE_ALARMS * seeds[..., 0], np.rint(counts).astype(np.int64)
 
 
 def iou(alarms):
     """Pooled IoU over all places of a run with that many expected false alarms a unit."""
-    return 0.8 * 0.9 * EXPECTED_AREA / (0.9 * EXPECTED_AREA + alarms)
+    return RECALL * 0.9 * EXPECTED_AREA / (0.9 * EXPECTED_AREA + alarms)
 
 
 @pytest.mark.slow

@@ -21,8 +21,9 @@ the middle half of the seeds; of fewer than four it is the mean of all.
 """
 GAINS_EXPLANATION: Final = """\
 A gain is the IoU minus that of the baseline on the same draws. p is two-sided, for equal methods, from the draws of blocks and seeds
-(from the corrected t test of Nadeau and Bengio where there are folds), then corrected by Holm for all rows of this table. The last
-column is the number of seeds of each row with which a t test finds a true difference of one point of IoU (power 0.8, alpha 0.05).
+(from the corrected t test of Nadeau and Bengio where there are folds), then corrected by Holm for all rows of this table; from a single
+seed nothing follows for a method. The last column is the number of seeds of each row with which a t test finds a true difference of one
+point of IoU (power 0.8, alpha 0.05).
 """
 
 

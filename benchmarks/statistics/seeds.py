@@ -34,7 +34,7 @@ def spread(values: Sequence[float]) -> Spread:
         >>> spread([1.0, 3.0])
         Spread(mean=2.0, std=1.4142135623730951, num=2, iqm=2.0)
     """
-    if not values or any(math.isnan(value) for value in values):
+    if len(values) == 0 or any(math.isnan(value) for value in values):
         return Spread(math.nan, math.nan, len(values), math.nan)
     cut = len(values) // 4
     middle = sorted(values)[cut : len(values) - cut]

@@ -1,4 +1,4 @@
-"""zoo-bench run | status | report: compare methods under one protocol."""
+"""zoo-bench run | status | report | compare: compare methods under one protocol."""
 
 import os
 import shlex
@@ -13,8 +13,12 @@ from benchmarks.atomic import write_text
 from benchmarks.checking import check_in_child
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
 from benchmarks.record import RunRecord, load_records
-from benchmarks.report import Report, collect, derive, insert_into, marked_suites, write_report
+from benchmarks.report import Report, collect, insert_into, marked_suites, write_report
+from benchmarks.report.comparing import TITLES, compare, comparison_tables, verdict
+from benchmarks.report.comparison_figure import comparison_svg
+from benchmarks.report.intervals import gains_table
 from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
+from benchmarks.report.uncertainty import uncertainty
 from benchmarks.runner import Places, command, keyed_plan, run_suite, state_of
 from benchmarks.suite import Suite, load_suite
 from datamodules.errors import UserError, exit_with
@@ -34,6 +38,7 @@ def _parser() -> ArgumentParser:
         ("run", "do the runs of a suite that are not finished, then report"),
         ("status", "what is finished, failed, interrupted, waiting"),
         ("report", "tables from the records: REPORT.md, results.csv, terminal"),
+        ("compare", "is row A better than row B, by how much, how sure"),
     ):
         sub = ArgumentParser(description=text)
         if name == "report":
@@ -42,6 +47,11 @@ def _parser() -> ArgumentParser:
             sub.add_argument("--all", action="store_true", help="every committed suite, and the marked parts of all READMEs")
         else:
             sub.add_argument("suite", type=str, help="a shipped suite (demo, mars) or a YAML file")
+        if name == "compare":
+            sub.add_argument("a", type=str, help="name of a row, as the report shows it")
+            sub.add_argument("b", type=str, help="of the row that it is compared with")
+            sub.add_argument("--metric", type=str, default="iou_landslide", help=f"of the landslide class: {', '.join(TITLES)}")
+            sub.add_argument("--out", type=str | None, default=None, help="also write the figure to this .svg file")
         sub.add_argument("--runs", type=str, default="runs", help="working folder of all suites: data, checkpoints, logs")
         sub.add_argument("--results", type=str | None, default=None, help="folder of records/ and REPORT.md; default RUNS/SUITE")
         if name == "run":
@@ -71,6 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         return _dry_run(suite, places, options) if options.dry_run else _run(suite, places, options)
     if parsed.command == "status":
         return _status(suite, places)
+    if parsed.command == "compare":
+        return _compare(suite, places, options)
     return _report(suite, places, readmes=[] if options.readme is None else [Path(options.readme)])
 
 
@@ -144,15 +156,40 @@ def _status(suite: Suite, places: Places) -> int:
     return 0
 
 
-def _report(suite: Suite, places: Places, readmes: Sequence[Path] = ()) -> int:
-    records = load_records(places.records)
-    report = collect(suite, records, derive(records, places.records))
+def _compare(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
+    out = None if options.out is None else Path(options.out)
+    if out is not None and out.suffix != ".svg":
+        raise UserError("is not an SVG file", "end it in .svg", field="--out", value=options.out, exit_code=2)
+    report = _collected(suite, places)
+    found = compare(report, options.a, options.b, options.metric)
+    console = _console()
+    print(verdict(found) + "\n")
+    for title, header, lines in comparison_tables(found):
+        console.print(to_terminal(title, header, lines, left=1))
+        console.print()
+    print(f"Units: {suite.blocks.describe()}.")
+    if out is not None:
+        write_text(out, comparison_svg(found))
+        print(f"written: {out}")
+    _tell_left_out(report)
+    return 0
+
+
+def _collected(suite: Suite, places: Places) -> Report:
+    """The report of a suite with all that it needs; refuses where there is no record."""
+    report = collect(suite, load_records(places.records), places.records)
     if not report.records and not report.failed:
         raise UserError("holds no record of this suite", f"`zoo-bench run {suite.name}` first, or give --results", file=places.records)
+    return report
+
+
+def _report(suite: Suite, places: Places, readmes: Sequence[Path] = ()) -> int:
+    report = _collected(suite, places)
     console = _console()
     for title, (header, lines), left in (
         (suite.title or suite.name, results_table(report), 3),
         ("References", references_table(report), 2),
+        ("Gains over the baseline", gains_table(report, uncertainty(report))[:2], 2),
         ("Failed runs", failed_table(report), 4),
     ):
         if lines:

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from benchmarks.blocks import Blocks
 from datamodules.errors import UserError
 
 PROTOCOL: Final = 1
@@ -90,6 +91,8 @@ class Run:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     budget: dict[str, Any] = field(default_factory=dict)
+    baseline: str | None = None
+    """Name of the run that this one's gains are measured against."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Common:
 
     method: str | None = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    baseline: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,13 @@ class Suite:
     title: str = ""
     common: Common = field(default_factory=Common)
     references: list[Reference] = field(default_factory=list)
+    blocks: Blocks = field(default_factory=Blocks)
+    """What the bootstrap of the report draws; no matter of a run."""
+
+    def baselines(self) -> dict[str, str]:
+        """Name of a run -> name of the run that its gains are measured against; runs without one are absent."""
+        stated = {run.name: run.baseline or self.common.baseline for run in self.runs}
+        return {name: baseline for name, baseline in stated.items() if baseline is not None and baseline != name}
 
 
 @dataclass(frozen=True)
@@ -290,6 +301,10 @@ def _check(suite: Suite) -> None:
             raise UserError("no method", "add `method:` to the row or to `common:`", field=f"{where}.method", exit_code=2)
         _refuse_unknown({**dataclasses.asdict(suite.budget), **run.budget}, Budget, f"{where}.budget")
         _check_settings(f"{where}.data", run.data)
+    names = [run.name for run in suite.runs]
+    for name, baseline in suite.baselines().items():
+        if baseline not in names:
+            raise UserError(f"no such run to compare {name!r} with", near(baseline, names), field="baseline", value=baseline, exit_code=2)
 
 
 def _refuse_twins(place: str, values: Sequence[Any]) -> None:

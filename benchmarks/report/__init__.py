@@ -1,14 +1,17 @@
 """Reports: pure functions of a suite and its records, byte for byte the same wherever they are made.
 
-rows.py       records -> rows (one a method and setting, all seeds of it together)
-derived.py    histograms beside the records -> calibration, tiles
-tables.py     rows -> cells -> Markdown, CSV, the terminal
-published.py  the papers' own numbers, in tables of their own
-writing.py    REPORT.md, results.csv, the marked part of a README
+rows.py               records -> rows (one a method and setting, all seeds of it together)
+derived.py            histograms beside the records -> calibration, tiles
+tables.py             rows -> cells -> Markdown, CSV, the terminal
+uncertainty.py        rows -> bootstrap of all rows, differences to a baseline
+intervals.py          uncertainty -> tables
+comparing.py          is A better than B: a sentence and tables
+comparison_figure.py  the same as an SVG
+published.py          the papers' own numbers, in tables of their own
+writing.py            REPORT.md, results.csv, the marked part of a README
 """
 
-from benchmarks.report.derived import derive
 from benchmarks.report.rows import Report, Row, collect
 from benchmarks.report.writing import insert_into, marked_suites, report_markdown, results_block, write_report
 
-__all__ = ["Report", "Row", "collect", "derive", "insert_into", "marked_suites", "report_markdown", "results_block", "write_report"]
+__all__ = ["Report", "Row", "collect", "insert_into", "marked_suites", "report_markdown", "results_block", "write_report"]

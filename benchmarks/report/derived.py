@@ -13,13 +13,10 @@ import numpy as np
 import torch
 
 from benchmarks.record import Histograms, RunRecord, load_histograms
+from benchmarks.report.rows import Derived
 from zoo.metrics.calibration import calibration_scores, fit_temperature
 from zoo.metrics.pixels import NUM_BINS, oracle_scores
 from zoo.metrics.tiles import TileRule, tile_counts
-
-Derived = Mapping[str, Mapping[str, float]]
-"""Key of a record -> score of the test split -> value."""
-
 
 def derive(records: Mapping[str, RunRecord], folder: Path) -> Derived:
     """Scores of all finished records.

@@ -3,11 +3,31 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from benchmarks.record import RunRecord
-from benchmarks.report.derived import Derived
-from benchmarks.statistics import Spread, spread
+import numpy as np
+
+from benchmarks.blocks import Blocks
+from benchmarks.record import RunRecord, load_histograms
+from benchmarks.statistics import Spread, UnitCounts, spread, unit_counts
 from benchmarks.suite import RunSpec, Suite, plan
+
+
+Derived = Mapping[str, Mapping[str, float]]
+"""Key of a record -> score of the test split -> value."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the test of a row counted, one run a seed; the folds of a seed are pooled."""
+
+    seeds: list[int | None]
+    """Those that were tested on all tiles of the row: of a suite that is not finished, a seed may lack a fold."""
+    tiles: frozenset[tuple[int | None, str]]
+    """Fold and tile; only rows with equal ones can be paired."""
+    counts: np.ndarray[Any, np.dtype[np.int64]]
+    """(seeds, units, 3) true positives, false positives, false negatives."""
 
 
 @dataclass
@@ -21,6 +41,8 @@ class Row:
     finished: list[RunRecord] = field(default_factory=list)
     """By seed, ascending; seeds beyond the planned ones included."""
     failed: list[RunRecord] = field(default_factory=list)
+    tested: Tested | None = None
+    """None where nothing is finished, or the histograms were not asked for."""
     derived: Derived = field(default_factory=dict)
     """Scores that follow from the histograms of finished records."""
 
@@ -76,7 +98,7 @@ class Report:
         return [(row, record) for row in [*self.references, *self.rows] for record in row.failed]
 
 
-def collect(suite: Suite, records: Mapping[str, RunRecord], derived: Derived | None = None) -> Report:
+def collect(suite: Suite, records: Mapping[str, RunRecord], folder: Path | None = None) -> Report:
     """Sort records into the rows of a suite.
 
     A record belongs to the row whose settings it was made with, whatever the row was called then. Should the records stem from several
@@ -85,11 +107,11 @@ def collect(suite: Suite, records: Mapping[str, RunRecord], derived: Derived | N
     Args:
         suite: From `load_suite`.
         records: By key.
-        derived: Further scores by key, of `derive`.
+        folder: Of the records, for their histograms; without it no row has `tested` or `derived`, and the report no intervals.
     """
     rows: dict[str, Row] = {}
     for spec in plan(suite):
-        row = rows.setdefault(spec.identity, Row(spec, [], derived=derived or {}))
+        row = rows.setdefault(spec.identity, Row(spec, []))
         row.planned.append(spec.seed)
     mine = {key: record for key, record in records.items() if RunSpec.from_dict(record.spec).identity in rows}
     dated = [(str(record.environment.get("date", "")), str(record.spec["data_fingerprint"])) for record in mine.values()]
@@ -102,9 +124,35 @@ def collect(suite: Suite, records: Mapping[str, RunRecord], derived: Derived | N
         row = rows[RunSpec.from_dict(record.spec).identity]
         (row.finished if record.status == "finished" else row.failed).append(record)
     ordered = list(rows.values())
+    if folder is not None:
+        from benchmarks.report.derived import derive  # noqa: PLC0415 - brings torch, which planning does without
+
+        derived = derive(records, folder)
+        for row in ordered:
+            row.tested, row.derived = _tested(row, folder, suite.blocks), derived
     return Report(
         suite=suite,
         rows=[row for row in ordered if not row.spec.is_reference],
         references=[row for row in ordered if row.spec.is_reference],
         left_out=left_out,
     )
+
+
+def _tested(row: Row, folder: Path, blocks: Blocks) -> Tested | None:
+    parts: dict[int | None, dict[int | None, UnitCounts]] = {}
+    for record in row.finished:
+        histograms = load_histograms(folder / f"{record.key}.npz")["test"]
+        counted = unit_counts(histograms, record.metrics["test"]["threshold"], blocks)
+        parts.setdefault(record.spec["seed"], {})[record.spec.get("fold")] = counted
+    tiles = {seed: frozenset((fold, tile) for fold, part in folds.items() for tile in part.tiles) for seed, folds in parts.items()}
+    everything = frozenset().union(*tiles.values())
+    if not everything:
+        return None
+    seeds = [seed for seed in parts if tiles[seed] == everything]
+    units = sorted({unit for folds in parts.values() for part in folds.values() for unit in part.units})
+    place = {name: index for index, name in enumerate(units)}
+    counts = np.zeros((len(seeds), len(units), 3), np.int64)
+    for index, seed in enumerate(seeds):
+        for part in parts[seed].values():
+            counts[index, [place[unit] for unit in part.units]] += part.counts
+    return Tested(seeds, everything, counts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.atomic import write_text
+from benchmarks.report.intervals import intervals_markdown
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.rows import Report
 from benchmarks.report.tables import (
@@ -20,6 +21,7 @@ from benchmarks.report.tables import (
     seeds_table,
     to_markdown,
 )
+from benchmarks.report.uncertainty import uncertainty
 from datamodules.errors import UserError
 
 EXPLANATION: Final = """\
@@ -69,6 +71,7 @@ def report_markdown(report: Report) -> str:
         f"Made by `zoo-bench report {suite.name}` from the records beside this file; do not edit.\n",
         results_block(report),
         EXPLANATION,
+        *([known] if (known := intervals_markdown(report, uncertainty(report))) else []),
         "## Calibration and tiles\n",
         to_markdown(calibration_header, calibration_lines, left=1),
         CALIBRATION_EXPLANATION,

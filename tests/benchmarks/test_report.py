@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.cli import COMMITTED, READMES, main
 from benchmarks.record import RunRecord, load_records, save_record
-from benchmarks.report import collect, derive, insert_into, marked_suites, report_markdown, results_block, write_report
+from benchmarks.report import collect, insert_into, marked_suites, report_markdown, results_block, write_report
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.tables import calibration_table, results_csv, results_table, to_terminal
 from benchmarks.statistics import spread
@@ -30,9 +30,10 @@ budget: {max_steps: 20, validate_every: 10}
 seeds: [0, 1, 2]
 references: [all_background, slope_threshold]
 common: {method: deeplab}
+blocks: {side: 1}
 runs:
   - {name: image, hyperparameters: {network: {inputs: image}}}
-  - {name: "both | <script>", hyperparameters: {network: {inputs: both}}}
+  - {name: "both | <script>", baseline: image, hyperparameters: {network: {inputs: both}}}
 """
 
 
@@ -70,8 +71,27 @@ def records(suite):
     return {record.key: record for record in made}
 
 
-def test_golden(suite, records):
-    assert report_markdown(collect(suite, records)) == GOLDEN.read_text(encoding="utf-8")
+def histograms_of(record):
+    """Of 24 tiles; the IoU of each differs, and that of all of them is near the record's."""
+    iou = record.metrics["test"]["iou_landslide"]
+    tiles = {}
+    for index in range(24):
+        tile = np.zeros((2, 256), np.int64)
+        tile[1, 200] = round(100 * iou) + index
+        tile[1, 10], tile[0, 200], tile[0, 10] = 40 - index, 60 - round(100 * iou), 500
+        tiles[f"scene:{64 * index}:0"] = tile.clip(0)
+    return {"val": {}, "test": tiles}
+
+
+@pytest.fixture
+def folder(records, tmp_path):
+    for record in records.values():
+        save_record(record, tmp_path / "out" / "records", histograms_of(record) if record.status == "finished" else None)
+    return tmp_path / "out" / "records"
+
+
+def test_golden(suite, records, folder):
+    assert report_markdown(collect(suite, records, folder)) == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_the_order_and_place_of_records_do_not_matter(suite, records, tmp_path):
@@ -135,7 +155,7 @@ def test_calibration_and_tiles_follow_from_the_histograms_of_any_record(suite, r
         if record.model["inputs"] != "dem":
             record.metrics["test"]["brier"] = 0.1
         save_record(record, tmp_path, {"val": {"v": certain}, "test": {"a": certain, "b": none}})
-    report = collect(suite, records, derive(records, tmp_path))
+    report = collect(suite, records, tmp_path)
     header, lines = calibration_table(report)
     cells = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     image = cells["image"]
@@ -179,10 +199,7 @@ def test_the_readme_changes_between_its_markers_only(suite, records):
             insert_into(broken, report)
 
 
-def test_report_command(suite, records, tmp_path, capsys):
-    for record in records.values():
-        histograms = {"val": {}, "test": {}} if record.status == "finished" else None
-        save_record(record, tmp_path / "out" / "records", histograms)
+def test_report_command(suite, folder, tmp_path, capsys):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- results:fixed -->\n<!-- /results:fixed -->\n")
     arguments = ["report", str(tmp_path / "fixed.yaml"), "--results", str(tmp_path / "out"), "--readme", str(readme)]

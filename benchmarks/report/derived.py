@@ -18,6 +18,7 @@ from zoo.metrics.calibration import calibration_scores, fit_temperature
 from zoo.metrics.pixels import NUM_BINS, oracle_scores
 from zoo.metrics.tiles import TileRule, tile_counts
 
+
 def derive(records: Mapping[str, RunRecord], folder: Path) -> Derived:
     """Scores of all finished records.
 

@@ -13,7 +13,6 @@ from benchmarks.record import RunRecord, load_histograms
 from benchmarks.statistics import Spread, UnitCounts, spread, unit_counts
 from benchmarks.suite import RunSpec, Suite, plan
 
-
 Derived = Mapping[str, Mapping[str, float]]
 """Key of a record -> score of the test split -> value."""
 

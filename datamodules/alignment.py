@@ -1,166 +1,60 @@
 """Elevation models and labels onto the grid of the image.
 
-The image is never resampled. An elevation model on the same grid is read as it is; any other is warped by bilinear or cubic
-convolution, never by nearest neighbour, which would turn slopes into staircases (11.5 degrees RMSE from 10 m to 2 m, against
-0.2 and 0.01). Label rasters on another grid are warped by nearest neighbour, since classes have no mean.
+An elevation model on the same grid is read as it is; any other is warped by bilinear or cubic convolution, never by nearest
+neighbour, which would turn slopes into staircases (11.5 degrees RMSE from 10 m to 2 m, against 0.2 and 0.01). Label rasters on
+another grid are warped by nearest neighbour, since classes have no mean.
+
+Elevations become metres by the unit that the manifest states (`dem_unit`), else by the file's own. Before anything is warped, the part of
+the model under the image is read once: a value that no planet's ground has (below -12,000 m or above 22,500 m; the Earth spans -11,000 to
+8,850, Mars -8,200 to 21,900), a usual sentinel (-9999, -32768, ...) and the end of an integer type are an error unless the
+file's tag or `dem_nodata` says what they are. A single -3.4e38 would otherwise spread over the kernel of the warp.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from affine import Affine
-from rasterio.crs import CRS
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
+from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, same_crs
+from datamodules.imagery import nodata_of
+from datamodules.overrides import METRES_PER_UNIT, Nodata, Overrides
 
 Array = npt.NDArray[Any]
 DemResampling = Literal["bilinear", "cubic"]
 NO_IMAGE: Final = 254
 """Code in the mask while a window is being made: ignored because the image has no data there. Batches hold 255 instead."""
+ELEVATION_RANGE_M: Final = (-12_000.0, 22_500.0)
+"""No ground of the Earth or Mars lies outside, sea floors included."""
 
-_ASSIGN_CRS: Final = "assign it with `gdal_edit.py -a_srs EPSG:CODE FILE`"
+_SENTINELS: Final = (-9999.0, -32768.0, -32767.0, -99999.0)
+_UNIT_TAGS: Final = {
+    **METRES_PER_UNIT,
+    **dict.fromkeys(("", "metre", "meter", "metres", "meters", "1"), 1.0),
+    **dict.fromkeys(("foot", "feet", "international foot"), METRES_PER_UNIT["ft"]),
+    **dict.fromkeys(("us survey foot", "foot_us", "ftus", "us_survey_foot"), METRES_PER_UNIT["us-ft"]),
+    **dict.fromkeys(("decimetre", "decimeter"), METRES_PER_UNIT["dm"]),
+    **dict.fromkeys(("centimetre", "centimeter"), METRES_PER_UNIT["cm"]),
+}
+_ASSIGN_CRS: Final = "assign it with `gdal_edit.py -a_srs EPSG:CODE`"
 _STRIP_ROWS: Final = 256
 _SAME_PIXEL: Final = 1e-3
 _WARP_TOLERANCE: Final = 0.01
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The pixels of an image on the ground.
-
-    Args:
-        crs: Projected coordinate system.
-        transform: Pixel to map coordinates; north up.
-        width: Pixels a row.
-        height: Rows.
-        pixel_size: Metres (x, y).
-    """
-
-    crs: CRS
-    transform: Affine
-    width: int
-    height: int
-    pixel_size: tuple[float, float]
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """Map coordinates (left, bottom, right, top)."""
-        left, top = self.transform.c, self.transform.f
-        right, bottom = left + self.transform.a * self.width, top + self.transform.e * self.height
-        return left, bottom, right, top
-
-    def transform_at(self, row: int, column: int) -> Affine:
-        """The transform of a window whose upper left pixel is (row, column)."""
-        at = self.transform
-        return Affine(at.a, at.b, at.c + column * at.a, at.d, at.e, at.f + row * at.e)
-
-    def widened(self, margin: int) -> "Grid":
-        """The same grid with `margin` more pixels on each side."""
-        return Grid(self.crs, self.transform_at(-margin, -margin), self.width + 2 * margin, self.height + 2 * margin, self.pixel_size)
-
-
-def open_raster(path: Path) -> DatasetReader:
-    """Open a raster for reading.
-
-    Raises:
-        UserError: Not a raster that GDAL can read, or truncated.
-    """
-    try:
-        return rasterio.open(path)
-    except RasterioError as error:
-        raise UserError("cannot be opened as a raster, it may be truncated", "write the file anew", file=path) from error
-
-
-def read_window(dataset: DatasetReader, path: Path, window: Window, bands: int | list[int] = 1) -> Array:
-    """Read pixels; a truncated or damaged file is reported by name."""
-    try:
-        return np.asarray(dataset.read(bands, window=window))
-    except RasterioError as error:
-        raise UserError("cannot be read, it is truncated or damaged", "write the file anew", file=path) from error
-
-
-def probe(dataset: DatasetReader, path: Path) -> None:
-    """Read the last pixel, which a truncated file does not hold: cheap where reading everything is not.
-
-    Raises:
-        UserError: The file is damaged.
-    """
-    read_window(dataset, path, Window(dataset.width - 1, dataset.height - 1, 1, 1))
-
-
-def image_grid(dataset: DatasetReader, path: Path, channels: int | None = None) -> Grid:
-    """Check an image and describe its grid.
-
-    Args:
-        dataset: The open image.
-        path: Its file.
-        channels: Bands that it must have; None accepts any number.
-
-    Raises:
-        UserError: Other number of bands, no coordinate system, a geographic one, rotated or not north up.
-    """
-    bands = len(image_bands(dataset))
-    if channels is not None and bands != channels:
-        raise UserError(
-            f"the image has {bands} bands",
-            f"set data.image_channels to {bands} or give images with {channels}",
-            file=path,
-            field="image_channels",
-            value=channels,
-        )
-    crs, transform = _metric_crs(dataset, path), dataset.transform
-    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
-        raise UserError(
-            "is rotated or not north up",
-            "warp it to a north-up grid with gdalwarp",
-            file=path,
-            field="transform",
-            value=tuple(transform)[:6],
-        )
-    metres = crs.linear_units_factor[1]
-    return Grid(crs, transform, dataset.width, dataset.height, (transform.a * metres, -transform.e * metres))
-
-
-def image_bands(dataset: DatasetReader) -> list[int]:
-    """Bands that hold the image, from 1; the alpha band says where it has data and is none of them."""
-    return list(range(1, dataset.count + (0 if MaskFlags.alpha in dataset.mask_flag_enums[0] else 1)))
-
-
-def _metric_crs(dataset: DatasetReader, path: Path) -> CRS:
-    """The projected coordinate system of a raster."""
-    if dataset.crs is None:
-        raise UserError("has no coordinate system", _ASSIGN_CRS, file=path, field="crs")
-    if dataset.crs.is_geographic:
-        raise UserError(
-            "is in degrees, so that slopes would be wrong",
-            "warp it to a projected system with `gdalwarp -t_srs EPSG:CODE`",
-            file=path,
-            field="crs",
-            value=str(dataset.crs)[:60],
-        )
-    return dataset.crs
-
-
-def same_crs(one: CRS, other: CRS) -> bool:
-    """Whether two systems are one, also where neither has an EPSG code."""
-    return bool(one == other or one.to_wkt() == other.to_wkt())
+_KERNEL: Final = 4  # pixels of the source around the image that a cubic warp may use, and some
 
 
 def _offset(grid: Grid, dataset: DatasetReader) -> tuple[int, int] | None:
     """Rows and columns from the image's origin to the raster's if both share pixels, else None: then a warp is needed."""
-    if dataset.crs is None or not same_crs(grid.crs, dataset.crs):
+    if not same_crs(grid.crs, dataset.crs):
         return None
     ours, theirs = grid.transform, dataset.transform
     drift = max(dataset.width, dataset.height)
@@ -176,11 +70,14 @@ def _offset(grid: Grid, dataset: DatasetReader) -> tuple[int, int] | None:
 class AlignedRaster:
     """One band on the image grid, read by windows that may reach beyond it.
 
+    A raster without georeference is taken pixel by pixel where the image has none either and both have one size.
+
     Args:
         path: The raster.
         grid: Grid of the image.
         margin: Pixels beyond the image that windows may ask for.
         resampling: How to warp where the grids differ.
+        nodata: Stated value of pixels without data.
 
     Raises:
         UserError: No coordinate system, or it does not overlap the image.
@@ -189,26 +86,30 @@ class AlignedRaster:
     role: ClassVar[str]
     dtype: ClassVar[str]
     fill: ClassVar[float]
+    never_nodata: ClassVar[frozenset[float]] = frozenset()
 
-    def __init__(self, path: Path, grid: Grid, margin: int, resampling: Resampling) -> None:
+    def __init__(self, path: Path, grid: Grid, margin: int, resampling: Resampling, nodata: Nodata = None) -> None:
         self.path = path
         self._source = open_raster(path)
+        tag = self._source.nodata
+        tag = None if tag in self.never_nodata else tag
+        self.nodata_tag = nodata_of(nodata, tag, self._source.dtypes[0], path, f"{self.role}_nodata")
+        self.nodata = self.nodata_tag
+        flags = {flag.name for flag in self._source.mask_flag_enums[0]}
+        self._masked = not flags & {"all_valid", "nodata"}  # by a mask band or an alpha band
         if self._source.crs is None:
-            raise UserError(
-                "has no coordinate system", "assign it with `gdal_edit.py -a_srs EPSG:CODE`", file=path, field=f"{self.role} crs"
-            )
-        _check_overlap(self._source, path, grid, self.role)
+            self._require_pixels_of(grid)
+            offset: tuple[int, int] | None = (0, 0)
+        else:
+            _check_overlap(self._source, path, grid, self.role)
+            offset = _offset(grid, self._source)
         probe(self._source, path)
-        offset = _offset(grid, self._source)
-        nodata = self._source.nodata
-        self.nodata: float | None = nodata
-        self.nodata_tag = nodata
         if offset is not None:
             self._dataset, self._row, self._column = self._source, -offset[0], -offset[1]
             return
         wide = grid.widened(margin)
         # Where a raster declares no nodata value, "none of its values": GDAL then still marks what lies outside of it.
-        source_nodata = nodata if nodata is not None else math.nan
+        source_nodata = self.nodata if self.nodata is not None else math.nan
         self._dataset = WarpedVRT(
             self._source,
             crs=wide.crs,
@@ -224,6 +125,31 @@ class AlignedRaster:
         self.nodata = self.fill
         self._row = self._column = margin
 
+    def _require_pixels_of(self, grid: Grid) -> None:
+        """Refuse a raster without coordinate system that cannot be laid on the image pixel by pixel."""
+        size, image_size = (self._source.width, self._source.height), (grid.width, grid.height)
+        if grid.placed:
+            raise UserError("has no coordinate system, the image has one", _ASSIGN_CRS, file=self.path, field=f"{self.role} crs")
+        if size != image_size:
+            raise UserError(
+                "has no coordinate system and another size than the image, so that it cannot be laid on it",
+                f"give {image_size[0]} x {image_size[1]} pixels, or georeference both",
+                file=self.path,
+                field=self.role,
+                value=size,
+            )
+        ours, theirs = grid.bare_transform, self._source.transform
+        if ours is None or ours.is_identity or theirs.is_identity:
+            return
+        if not ours.almost_equals(theirs, _SAME_PIXEL * abs(ours.determinant) ** 0.5):
+            raise UserError(
+                "has no coordinate system and another geotransform than the image",
+                "give both on one pixel grid, or georeference both",
+                file=self.path,
+                field=f"{self.role} transform",
+                value=tuple(theirs)[:6],
+            )
+
     def read(self, row: int, column: int, height: int, width: int) -> Array:
         """Values of a window whose upper left pixel is (row, column) of the image; (height, width), `fill` where there is no data."""
         top, left = row + self._row, column + self._column
@@ -238,6 +164,8 @@ class AlignedRaster:
         window = Window(first_column, first_row, last_column - first_column, last_row - first_row)
         read = read_window(self._dataset, self.path, window)
         part = self._convert(read)
+        if self._masked and self._dataset is self._source:  # a warp has seen to it
+            part[self._source.read_masks(1, window=window) == 0] = self.fill
         if whole:
             return part
         values[first_row - top : last_row - top, first_column - left : last_column - left] = part
@@ -257,35 +185,138 @@ class AlignedRaster:
 
 
 class ElevationModel(AlignedRaster):
-    """Elevation on the image grid, float32 metres, NaN = no data."""
+    """Elevation on the image grid, float32 metres, NaN = no data.
+
+    Args:
+        path: The model: one band, any type, any coordinate system and grid.
+        grid: Grid of the image.
+        margin: Pixels beyond the image that windows may ask for.
+        resampling: How to warp where the grids differ.
+        overrides: What the user states about it.
+
+    Raises:
+        UserError: As for any layer; several bands, or a unit that is not known.
+    """
 
     role, dtype, fill = "dem", "float32", math.nan
 
-    def __init__(self, path: Path, grid: Grid, margin: int, resampling: DemResampling) -> None:
-        super().__init__(path, grid, margin, Resampling[resampling])
-        self._size = grid.height, grid.width
-        transform, crs = self._source.transform, self._source.crs
+    def __init__(self, path: Path, grid: Grid, margin: int, resampling: DemResampling, overrides: Overrides) -> None:
+        super().__init__(path, grid, margin, Resampling[resampling], overrides.dem_nodata)
+        self._grid, self._margin, self._vouched = grid, margin, overrides.dem_nodata == "none"
+        source = self._source
+        bands = [use for use in source.colorinterp if use != ColorInterp.alpha]
+        if len(bands) != 1 or np.dtype(source.dtypes[0]).kind not in "uif":
+            raise UserError(f"has {len(bands)} bands of {source.dtypes[0]}", "give one band of elevations", file=path, field="dem")
+        unit = self._unit(overrides)
+        self._scale, self._shift = source.scales[0] * unit, source.offsets[0] * unit
         # A model in degrees has no pixel size in metres: on the grid of the image it has the image's.
-        metres = crs.linear_units_factor[1] if not crs.is_geographic else math.nan
-        self.pixel_size_m = (abs(transform.a) * metres, abs(transform.e) * metres)
+        if source.crs is None:
+            self.pixel_size_m = grid.pixel_size
+        else:
+            metres = source.crs.linear_units_factor[1] if source.crs.is_projected else math.nan
+            at = source.transform
+            self.pixel_size_m = math.hypot(at.a, at.d) * metres, math.hypot(at.b, at.e) * metres
 
-    def require_data(self) -> None:
-        """Look for one elevation within the image, from the top: a model that has any is found at once.
+    def _unit(self, overrides: Overrides) -> float:
+        """Metres of a unit of elevation: as stated, else as the file says."""
+        stated, tag = overrides.metres_per_unit, (self._source.units[0] or "").strip()
+        if stated is None:
+            stated = _UNIT_TAGS.get(tag.lower())
+        if stated is None:
+            raise UserError(
+                "is a unit of elevation that is not known",
+                "state it in column dem_unit of scenes.csv",
+                file=self.path,
+                field="unit",
+                value=tag,
+            )
+        return stated
+
+    def _convert(self, read: Array) -> Array:
+        """Raw values to metres."""
+        part = super()._convert(read)
+        if (self._scale, self._shift) != (1.0, 0.0):
+            part = (part * self._scale + self._shift).astype(np.float32)
+        return part
+
+    def check(self) -> None:
+        """Read the part under the image once, from top to bottom.
 
         Raises:
-            UserError: There is none.
+            UserError: Values that are no elevations, or no elevation at all.
         """
-        height, width = self._size
-        for row in range(0, height, _STRIP_ROWS):
-            if not np.isnan(self.read(row, 0, min(_STRIP_ROWS, height - row), width)).all():
-                return
-        raise UserError(
-            "has no data anywhere in the image",
-            "leave the dem column empty, or mend the nodata value",
-            file=self.path,
-            field="dem nodata",
-            value=self.nodata_tag,
-        )
+        found = False
+        low, high = ELEVATION_RANGE_M
+        counts: dict[float, int] = {}
+        for window in self._strips_under_image():
+            raw = read_window(self._source, self.path, window)
+            known = self._source.read_masks(1, window=window) > 0 if self._masked else np.ones(raw.shape, dtype=bool)
+            if self.nodata_tag is not None and not math.isnan(self.nodata_tag):
+                known &= raw != self.nodata_tag
+            if raw.dtype.kind == "f":
+                known &= ~np.isnan(raw)
+            found |= bool(known.any())
+            metres = raw * np.float64(self._scale) + self._shift
+            strange = known & ((metres < low) | (metres > high))
+            if not self._vouched:
+                for sentinel in self._sentinels():
+                    strange |= known & (raw == sentinel)
+            if strange.any():
+                for value, number in zip(*np.unique(raw[strange], return_counts=True), strict=True):
+                    counts[value.item()] = counts.get(value.item(), 0) + int(number)
+        if counts:
+            value = max(counts, key=lambda value: counts[value])
+            others = f" (and {len(counts) - 1} other values)" if len(counts) > 1 else ""
+            text = str(np.dtype(self._source.dtypes[0]).type(value))
+            raise UserError(
+                f"{counts[value]} pixels hold {text}{others}, which is no elevation ({low:,.0f} to {high:,.0f} m)",
+                f"state what means no data in column dem_nodata of scenes.csv (dem_nodata = {text}, or none if it is true), or its dem_unit",
+                file=self.path,
+                field="dem",
+            )
+        if not found or not self._reaches_image():
+            raise UserError(
+                "has no data anywhere in the image",
+                "leave the dem column empty, or mend the nodata value",
+                file=self.path,
+                field="dem nodata",
+                value=self.nodata_tag,
+            )
+
+    def _sentinels(self) -> list[float]:
+        """Values that stand for no data by custom."""
+        kind = np.dtype(self._source.dtypes[0])
+        if kind.kind == "f":
+            return list(_SENTINELS)
+        limits = np.iinfo(kind)
+        # A byte may well be 255 metres; the end of a wider type is never a height by chance.
+        ends = [] if kind.itemsize == 1 else [float(limits.max), *([float(limits.min)] if limits.min < 0 else [])]
+        return [value for value in (*_SENTINELS, *ends) if limits.min <= value <= limits.max]
+
+    def _strips_under_image(self) -> list[Window]:
+        """Windows of the source that a read within the image and its margin may use."""
+        height, width = self._source.height, self._source.width
+        top, left, bottom, right = 0, 0, height, width
+        if self._source.crs is not None:
+            wide = self._grid.widened(self._margin)
+            along = np.linspace(0, 1, 33)
+            x_0, y_0, x_1, y_1 = wide.bounds
+            x, y = (part.ravel() for part in np.meshgrid(x_0 + along * (x_1 - x_0), y_0 + along * (y_1 - y_0)))
+            if not same_crs(wide.crs, self._source.crs):
+                x, y = (np.asarray(part) for part in transform_points(wide.crs, self._source.crs, x, y)[:2])
+            if np.isfinite(x).all() and np.isfinite(y).all():
+                at = ~self._source.transform
+                columns, rows = at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f
+                left, right = max(0, math.floor(columns.min()) - _KERNEL), min(width, math.ceil(columns.max()) + _KERNEL)
+                top, bottom = max(0, math.floor(rows.min()) - _KERNEL), min(height, math.ceil(rows.max()) + _KERNEL)
+        return [Window(left, row, right - left, min(_STRIP_ROWS, bottom - row)) for row in range(top, bottom, _STRIP_ROWS)]
+
+    def _reaches_image(self) -> bool:
+        """Whether any pixel of the image has an elevation; from the top, so that a model that has any is found at once."""
+        for row in range(0, self._grid.height, _STRIP_ROWS):
+            if not np.isnan(self.read(row, 0, min(_STRIP_ROWS, self._grid.height - row), self._grid.width)).all():
+                return True
+        return False
 
 
 class LabelRaster(AlignedRaster):
@@ -295,6 +326,7 @@ class LabelRaster(AlignedRaster):
     """
 
     role, dtype, fill = "label", "uint8", IGNORE
+    never_nodata = frozenset({BACKGROUND, LANDSLIDE})
 
     def __init__(self, path: Path, grid: Grid, margin: int) -> None:
         super().__init__(path, grid, margin, Resampling.nearest)
@@ -324,12 +356,19 @@ class LabelRaster(AlignedRaster):
 
 def _check_overlap(dataset: DatasetReader, path: Path, grid: Grid, role: str) -> None:
     """Refuse a raster that shows another place than the image."""
-    left, bottom, right, top = dataset.bounds
-    if not same_crs(dataset.crs, grid.crs):
-        try:
-            left, bottom, right, top = transform_bounds(dataset.crs, grid.crs, left, bottom, right, top)
-        except (CRSError, RasterioError) as error:
-            raise UserError("cannot be brought into the image's coordinate system", "check both", file=path, field=f"{role} crs") from error
+    if not grid.placed and not same_crs(dataset.crs, grid.crs):
+        raise UserError(
+            "has a place on the map, the image has none",
+            "georeference the image too, or give both without and of one size",
+            file=path,
+            field=f"{role} crs",
+            value=str(dataset.crs)[:60],
+        )
+    try:
+        points = outline_in(dataset, grid.crs)
+    except (CRSError, RasterioError) as error:
+        raise UserError("cannot be brought into the image's coordinate system", "check both", file=path, field=f"{role} crs") from error
+    (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
     image_left, image_bottom, image_right, image_top = grid.bounds
     # Written so that NaN and infinite bounds count as no overlap.
     if not (left < image_right and right > image_left and bottom < image_top and top > image_bottom):
@@ -338,5 +377,5 @@ def _check_overlap(dataset: DatasetReader, path: Path, grid: Grid, role: str) ->
             "check that both show the same place and that the coordinate systems are right",
             file=path,
             field=role,
-            value=tuple(round(bound, 1) for bound in (left, bottom, right, top)),
+            value=tuple(round(float(bound), 1) for bound in (left, bottom, right, top)),
         )

@@ -25,10 +25,10 @@ from scipy.fft import dctn
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
-from datamodules.alignment import same_crs
 from datamodules.batch import IGNORE, LANDSLIDE
 from datamodules.components import labelled
 from datamodules.errors import UserError
+from datamodules.grid import same_crs
 from datamodules.reading import SceneReader
 from datamodules.scene import Scene
 

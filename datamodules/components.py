@@ -15,8 +15,8 @@ from scipy.ndimage import label as label_components
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from datamodules.alignment import Grid, same_crs
 from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.grid import Grid, same_crs
 from datamodules.polygons import VECTOR_SUFFIXES, LabelPolygons
 from datamodules.reading import SceneReader
 

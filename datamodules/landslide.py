@@ -17,6 +17,7 @@ from datamodules.augmentation import Augmentation
 from datamodules.batch import Batch
 from datamodules.errors import UserError
 from datamodules.hard_negatives import HardNegatives, HardNegativeSource, IntArray, check_shares
+from datamodules.overrides import regridded, require_regrid
 from datamodules.reading import SceneReader
 from datamodules.sampling import ShardSampler, TrainingSampler
 from datamodules.scene import SPLITS, Scene, fingerprint, of_split, read_scenes
@@ -66,6 +67,8 @@ class LandslideDataModule(L.LightningDataModule):
         image_channels: Bands that every image must have.
         halo: Pixels of elevation beyond the window, so that terrain layers have no rim.
         dem_resampling: How an elevation model on another grid is brought onto the image's.
+        regrid: Of images in degrees, in a stretching projection or rotated, where scenes.csv states nothing: refuse, reproject (a virtual
+            north-up grid in metres, UTM where the image is in degrees), or a system for that grid such as EPSG:32645.
         geometry: Augment training windows by flips, quarter turns, scaling and shifting.
         scale: Largest relative change of scale.
         shift: Largest shift as a share of the window.
@@ -97,6 +100,7 @@ class LandslideDataModule(L.LightningDataModule):
         image_channels: int = 3,
         halo: int = 1,
         dem_resampling: DemResampling = "cubic",
+        regrid: str = "refuse",
         geometry: bool = True,
         scale: float = 0.1,
         shift: float = 0.05,
@@ -112,6 +116,7 @@ class LandslideDataModule(L.LightningDataModule):
         self.hard_negative_share, self.hard_negatives, self.hard_negative_pool = hard_negative_share, hard_negatives, hard_negative_pool
         self.mining_windows, self.mining_every, self.drop = mining_windows, mining_every, drop
         self.image_channels, self.halo, self.dem_resampling = image_channels, halo, dem_resampling
+        self.regrid = regrid
         self.geometry, self.scale, self.shift = geometry, scale, shift
         self.colour, self.colour_strength, self.seed = colour, colour_strength, seed
         self._readers: dict[str, list[SceneReader]] = {}
@@ -146,6 +151,10 @@ class LandslideDataModule(L.LightningDataModule):
                     "is out of range", "choose a share from 0 to 1, a scale to 0.5", field=f"data.{name}", value=value, exit_code=2
                 )
         check_shares(self.hard_negative_share, self.landslide_share, self.hard_negative_pool)
+        try:
+            require_regrid(self.regrid)
+        except ValueError as error:
+            raise UserError("cannot be used", str(error), field="data.regrid", value=self.regrid, exit_code=2) from error
         if self.samples_per_epoch is not None and self.samples_per_epoch < 1:
             raise UserError(
                 "is below 1", "set null for all windows", field="data.samples_per_epoch", value=self.samples_per_epoch, exit_code=2
@@ -156,7 +165,7 @@ class LandslideDataModule(L.LightningDataModule):
 
         Before training all splits are made ready, so that a mistake in the test scenes shows before the training and not after it.
         """
-        self.scenes = read_scenes(self.root)
+        self.scenes = regridded(read_scenes(self.root), self.regrid)
         present = {scene.split for scene in self.scenes}
         required = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self._predicted,)}.get(
             stage or "", EVALUATED

@@ -16,9 +16,9 @@ import rasterio.features
 import shapely
 from pyproj.exceptions import ProjError
 
-from datamodules.alignment import Grid
 from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
+from datamodules.grid import Grid
 
 VECTOR_SUFFIXES: Final = frozenset({".gpkg", ".shp", ".geojson", ".json", ".fgb"})
 

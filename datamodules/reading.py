@@ -8,23 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import MaskFlags
-from rasterio.io import DatasetReader
-from rasterio.windows import Window
 
-from datamodules.alignment import (
-    NO_IMAGE,
-    DemResampling,
-    ElevationModel,
-    Grid,
-    LabelRaster,
-    image_bands,
-    image_grid,
-    open_raster,
-    probe,
-    read_window,
-)
+from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel, LabelRaster
 from datamodules.batch import IGNORE
+from datamodules.errors import UserError
+from datamodules.grid import Grid
+from datamodules.imagery import ImageRaster
 from datamodules.polygons import VECTOR_SUFFIXES, LabelPolygons
 from datamodules.scene import Scene
 
@@ -65,27 +54,34 @@ class SceneReader:
         self.scene = scene
         self._margin, self._dem_resampling = margin, dem_resampling
         self._process = -1
-        self._image: DatasetReader | None = None
+        self._image: ImageRaster | None = None
         self._dem: ElevationModel | None = None
         self._label: LabelRaster | LabelPolygons | None = None
         self._kept: Layers | None = None
-        dataset = open_raster(scene.image)
-        self.grid = image_grid(dataset, scene.image, image_channels)
-        self.image_bands = image_bands(dataset)
-        probe(dataset, scene.image)
-        self._open(dataset)
+        image = ImageRaster(scene.image, scene.overrides)
+        self.grid, self.num_bands, self._image_dtype = image.grid, image.num_bands, image.dtype
+        if image_channels is not None and self.num_bands != image_channels:
+            raise UserError(
+                f"the image has {self.num_bands} bands",
+                f"set data.image_channels to {self.num_bands} or give images with {image_channels}",
+                file=scene.image,
+                field="image_channels",
+                value=image_channels,
+            )
+        image.check()
+        self._open(image)
         self.dem_pixel_size_m = self._check_dem()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": -1, "_image": None, "_dem": None, "_label": None, "_kept": None}
 
-    def _open(self, image: DatasetReader | None = None) -> None:
+    def _open(self, image: ImageRaster | None = None) -> None:
         """Handles of this process: one that crossed a fork shares its file position with the parent's."""
         if self._process == os.getpid():
             return
         scene = self.scene
-        self._image = image or open_raster(scene.image)
-        self._dem = ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling) if scene.dem else None
+        self._image = image or ImageRaster(scene.image, scene.overrides, self.grid)
+        self._dem = ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling, scene.overrides) if scene.dem else None
         self._label = _open_label(scene.label, self.grid) if scene.label else None
         self._process = os.getpid()
 
@@ -93,7 +89,7 @@ class SceneReader:
         """Pixel size in metres of the elevation model's own grid, if there is one and it has data."""
         if self._dem is None:
             return None
-        self._dem.require_data()
+        self._dem.check()
         return self._dem.pixel_size_m
 
     def close(self) -> None:
@@ -110,10 +106,8 @@ class SceneReader:
         Returns:
             Bytes taken; 0 if the scene stays on disk.
         """
-        self._open()
-        assert self._image is not None
         margin, height, width = self._margin, self.grid.height, self.grid.width
-        pixel_bytes = len(self.image_bands) * (1 if self._image.dtypes[0] == "uint8" else 4) + 1
+        pixel_bytes = self.num_bands * (1 if self._image_dtype == "uint8" else 4) + 1
         size = height * width * pixel_bytes + (height + 2 * margin) * (width + 2 * margin) * 4
         if size <= budget:
             image, missing = self.image(0, 0, height, width)
@@ -135,9 +129,7 @@ class SceneReader:
         assert self._image is not None
         first_row, first_column = max(row, 0), max(column, 0)
         last_row, last_column = min(row + height, self.grid.height), min(column + width, self.grid.width)
-        window = Window(first_column, first_row, last_column - first_column, last_row - first_row)
-        bands = read_window(self._image, self.scene.image, window, self.image_bands)
-        missing = _missing(self._image, bands, window)
+        bands, missing = self._image.read(first_row, first_column, last_row - first_row, last_column - first_column)
         # OpenCV, which moves the pixels, knows these two types for any number of bands.
         values = np.ascontiguousarray(bands.transpose(1, 2, 0), dtype=np.uint8 if bands.dtype == np.uint8 else np.float32)
         if values.shape[:2] == (height, width):
@@ -181,6 +173,13 @@ class SceneReader:
 
 def _open_label(path: Path, grid: Grid) -> LabelRaster | LabelPolygons:
     """Labels from a raster or from polygons."""
+    if path.suffix.lower() in VECTOR_SUFFIXES and not grid.placed:
+        raise UserError(
+            "are polygons, and the image has no place on the map",
+            "georeference the image, or give a label raster of its size",
+            file=path,
+            field="label",
+        )
     return LabelPolygons(path, grid) if path.suffix.lower() in VECTOR_SUFFIXES else LabelRaster(path, grid, 0)
 
 
@@ -196,16 +195,3 @@ def _cut(array: Array, place: tuple[int, int, int, int], fill: float) -> Array:
     if bottom > top and right > left:
         whole[top - row : bottom - row, left - column : right - column] = array[top:bottom, left:right]
     return whole
-
-
-def _missing(dataset: DatasetReader, values: Array, window: Window) -> Array | None:
-    """Where the image has no data: nodata in all bands, not finite in one, or masked by the file."""
-    missing: Array | None = None
-    if dataset.nodata is not None:
-        missing = np.asarray((values == dataset.nodata).all(axis=0))
-    elif MaskFlags.all_valid not in dataset.mask_flag_enums[0]:
-        missing = np.asarray(dataset.dataset_mask(window=window) == 0)
-    if values.dtype.kind == "f":
-        infinite = np.asarray(~np.isfinite(values).all(axis=0))
-        missing = infinite if missing is None else missing | infinite
-    return missing

@@ -1,7 +1,8 @@
 """Scenes: which image, elevation model and label belong together, and to which split.
 
 A data set is a manifest `scenes.csv` (columns scene, image, dem, label, split, region; paths relative to the manifest) or the folder
-layout `{train,val,test}/{images,dem,masks}/NAME.tif`, in which each file is a scene of its own, read as one window.
+layout `{train,val,test}/{images,dem,masks}/NAME.tif`, in which each file is a scene of its own, read as one window. Optional columns
+state what files leave out or have wrong: `datamodules/overrides.py` lists them.
 """
 
 import csv
@@ -9,14 +10,17 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from datamodules.errors import UserError
+from datamodules.overrides import OVERRIDE_COLUMNS, Overrides, read_overrides
 
 MANIFEST: Final = "scenes.csv"
 COLUMNS: Final = ("scene", "image", "dem", "label", "split", "region")
+OPTIONAL_COLUMNS: Final = OVERRIDE_COLUMNS
+"""Read where the header has them, written where a scene states something."""
 SPLITS: Final = ("train", "val", "test", "predict")
 _WHOLE_CONTENT_BYTES: Final = 64 * 2**20
 _SAMPLE_BYTES: Final = 2**20
@@ -30,11 +34,12 @@ class Scene:
     Args:
         name: Unique in the data set; names windows, hence without ":".
         image: Raster whose grid is the master grid of the scene.
-        dem: Elevation model in metres on any projected grid; None where there is none.
+        dem: Elevation model on any grid; None where there is none.
         label: Raster of 0, 1, 255 or a vector file of landslide polygons; None only in split "predict".
         split: One of train, val, test, predict.
         region: Free name of the area, for splits by region.
         one_window: The scene is a ready-made tile: it is never cut at random offsets.
+        overrides: What the user states about the files.
     """
 
     name: str
@@ -44,6 +49,11 @@ class Scene:
     split: str
     region: str = ""
     one_window: bool = False
+    overrides: Overrides = field(default_factory=Overrides)
+
+    def optional_cells(self) -> dict[str, str]:
+        """Optional columns of the manifest in which this scene states something, in the order of `OPTIONAL_COLUMNS`."""
+        return {column: text for column, text in self.overrides.texts().items() if text}
 
 
 def read_scenes(root: str | os.PathLike[str]) -> list[Scene]:
@@ -89,7 +99,7 @@ def read_manifest(path: Path) -> list[Scene]:
         raise UserError("column is missing", f"the header must be {','.join(COLUMNS)}", file=path, field=missing[0])
     scenes: list[Scene] = []
     for line, row in enumerate(reader, start=2):
-        values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+        values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, *OPTIONAL_COLUMNS)}
         scenes.append(_scene(values, path, line))
     names = [scene.name for scene in scenes]
     for name in names:
@@ -129,7 +139,8 @@ def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
             )
     image = paths["image"]
     assert image is not None
-    return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], values["region"])
+    overrides = read_overrides(values, manifest, line)
+    return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], values["region"], overrides=overrides)
 
 
 def read_folder(folder: Path) -> list[Scene]:
@@ -173,10 +184,13 @@ def write_manifest(scenes: Sequence[Scene], path: Path) -> None:
     folder = path.resolve().parent
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    stated = {column for scene in scenes for column in scene.optional_cells()}
+    optional = [column for column in OPTIONAL_COLUMNS if column in stated]
+    writer.writerow((*COLUMNS, *optional))
     for scene in scenes:
         files = (Path(os.path.relpath(file.resolve(), folder)).as_posix() if file else "" for file in (scene.image, scene.dem, scene.label))
-        writer.writerow((scene.name, *files, scene.split, scene.region))
+        cells = scene.optional_cells()
+        writer.writerow((scene.name, *files, scene.split, scene.region, *(cells.get(column, "") for column in optional)))
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(rows.getvalue(), encoding="utf-8")
     temporary.replace(path)
@@ -188,7 +202,7 @@ def of_split(scenes: Iterable[Scene], split: str) -> list[Scene]:
 
 
 def fingerprint(scenes: Sequence[Scene]) -> str:
-    """Identify the data by what they hold: names, splits, regions and file contents, never where they lie.
+    """Identify the data by what they hold: names, splits, regions, optional columns and file contents, never where they lie.
 
     A file over 64 MiB counts with its size and 64 samples of 1 MiB, so that a data set of any size takes seconds.
 
@@ -198,15 +212,17 @@ def fingerprint(scenes: Sequence[Scene]) -> str:
     total = hashlib.sha256()
     for scene in sorted(scenes, key=lambda scene: scene.name):
         total.update("\x1f".join((scene.name, scene.split, scene.region, str(scene.one_window))).encode())
+        # Only what is stated, so that data which state nothing keep the fingerprint that their records hold.
+        total.update("".join(f"\x1d{column}\x1f{text}" for column, text in scene.optional_cells().items()).encode())
         for role, file in (("image", scene.image), ("dem", scene.dem), ("label", scene.label)):
             total.update(f"\x1e{role}".encode())
             if file is not None:
-                total.update(_digest(file))
+                total.update(content_digest(file))
     return total.hexdigest()
 
 
-def _digest(file: Path) -> bytes:
-    """SHA-256 of one file."""
+def content_digest(file: Path) -> bytes:
+    """SHA-256 of one file; of its size and 64 samples where it is over 64 MiB."""
     size = file.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with file.open("rb") as stream:

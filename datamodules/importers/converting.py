@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,22 +20,18 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
+from datamodules.grid import PLACE_UNKNOWN, georeferenced, nowhere, open_raster
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]
-PLACE_UNKNOWN: Final = "place unknown, position arbitrary"
-"""Name of the coordinate system of tiles without georeference."""
-
 NO_ELEVATION: Final = -9999.0
 _SENTINEL: Final = -1e30
 _CELL_M: Final = 20_000.0
 _COLUMNS: Final = 64
-_ENDS: Final = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
-_TAIL_BYTES: Final = 4096  # some programs append notes after the end mark
 
 
 @dataclass(frozen=True)
@@ -82,32 +77,17 @@ def read_picture(path: Path) -> Picture:
     Raises:
         UserError: Not readable, or cut off.
     """
-    _require_end(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with open_raster(path) as source:
         try:
-            with rasterio.open(path) as source:
-                bands = source.read()
-                placed = source.crs is not None and not source.transform.is_identity
-                missing = None
-                if MaskFlags.alpha in source.mask_flag_enums[0]:
-                    bands, missing = bands[:-1], bands[-1] == 0
-                elif source.nodata is not None:
-                    missing = (bands == source.nodata).all(axis=0)
-                return Picture(bands, source.crs if placed else None, source.transform, missing)
+            bands = source.read()
         except RasterioError as error:
             raise UserError("cannot be read as a picture, it may be truncated", "write the file anew", file=path) from error
-
-
-def _require_end(path: Path) -> None:
-    """Refuse a PNG or JPEG without its end mark: GDAL fills what is cut off with 0 and reports nothing."""
-    end = _ENDS.get(path.suffix.lower())
-    if end is None:
-        return
-    with path.open("rb") as stream:
-        stream.seek(max(path.stat().st_size - _TAIL_BYTES, 0))
-        if end not in stream.read():
-            raise UserError("is truncated, its end mark is missing", "get the file anew", file=path)
+        missing = None
+        if MaskFlags.alpha in source.mask_flag_enums[0]:
+            bands, missing = bands[:-1], bands[-1] == 0
+        elif source.nodata is not None:
+            missing = (bands == source.nodata).all(axis=0)
+        return Picture(bands, source.crs if georeferenced(source) else None, source.transform, missing)
 
 
 def without_sentinels(values: Array) -> Array:
@@ -216,20 +196,7 @@ class TileWriter:
         row, column = divmod(self._placed, _COLUMNS)
         self._placed += 1
         tags |= {"GEOREFERENCE": PLACE_UNKNOWN, "RESOLUTION_M_ASSUMED": f"{size:g}"}
-        return _nowhere(), Affine(size, 0, column * _CELL_M, 0, -size, -row * _CELL_M), tags
-
-
-def _nowhere() -> CRS:
-    """A metric system for tiles of unknown place.
-
-    The zoo asks a coordinate system for its unit, which GDAL answers for projected systems only: hence a projection, with the truth in its name.
-    """
-    return CRS.from_wkt(
-        f'PROJCS["{PLACE_UNKNOWN}",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],'
-        'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
-        'PARAMETER["latitude_of_origin",0],PARAMETER["central_meridian",0],PARAMETER["scale_factor",1],'
-        'PARAMETER["false_easting",0],PARAMETER["false_northing",0],UNIT["metre",1]]'
-    )
+        return nowhere(), Affine(size, 0, column * _CELL_M, 0, -size, -row * _CELL_M), tags
 
 
 @contextmanager

@@ -1,0 +1,320 @@
+"""The pixels of a scene on the ground: the image's own grid, a stated one, or a north-up one in metres laid over the image.
+
+Terrain needs pixels whose sides are metres along the axes of the raster. An image in degrees, in Web Mercator (where a metre at 36
+degrees of latitude is 1.24 m on paper) or a rotated one is refused, or, with `regrid: reproject`, read through a virtual north-up grid of
+square pixels that keeps their mean area: in its own system where that is metric, else in the UTM zone of its centre (polar
+stereographic beyond 84 N and 80 S, transverse Mercator on another planet). `regrid: EPSG:CODE` states the system instead.
+
+An image without georeference gets its stated pixel size and an arbitrary place far from any real one: the same image always the same.
+"""
+
+import hashlib
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import rasterio
+from affine import Affine
+from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.warp import transform as transform_points
+from rasterio.windows import Window
+
+from datamodules.errors import UserError
+from datamodules.overrides import REFUSE, REPROJECT, Overrides
+from datamodules.scene import content_digest
+
+Array = npt.NDArray[Any]
+PLACE_UNKNOWN: Final = "place unknown, position arbitrary"
+"""Name of the coordinate system of images without georeference."""
+
+_REMEDY_REGRID: Final = "set data.regrid (--regrid, or column regrid of scenes.csv) to reproject or EPSG:CODE, or warp it with gdalwarp"
+_CELL_M: Final = 100_000.0
+_CELLS: Final = 2**20
+_SAME_SIZE: Final = 0.01
+_MOST_STRETCH: Final = 1.05  # UTM stays below 1.001, the Mars tiles of 14 degrees south at 1.033, Web Mercator passes it at 18 degrees
+_EDGE_POINTS: Final = 65
+_EARTH_RADIUS_M: Final = 6_378_137.0
+_ENDS: Final = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+_TAIL_BYTES: Final = 4096  # some programs append notes after the end mark
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels of an image on the ground.
+
+    Args:
+        crs: Projected coordinate system.
+        transform: Pixel to map coordinates; north up.
+        width: Pixels a row.
+        height: Rows.
+        pixel_size: Metres (x, y).
+        bare_transform: Geotransform that an image without coordinate system carries; None where the place is known.
+    """
+
+    crs: CRS
+    transform: Affine
+    width: int
+    height: int
+    pixel_size: tuple[float, float]
+    bare_transform: Affine | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Map coordinates (left, bottom, right, top)."""
+        left, top = self.transform.c, self.transform.f
+        right, bottom = left + self.transform.a * self.width, top + self.transform.e * self.height
+        return left, bottom, right, top
+
+    @property
+    def placed(self) -> bool:
+        """Whether the place on the ground is known; distances to scenes of unknown place mean nothing."""
+        return PLACE_UNKNOWN not in self.crs.to_wkt()
+
+    def transform_at(self, row: int, column: int) -> Affine:
+        """The transform of a window whose upper left pixel is (row, column)."""
+        at = self.transform
+        return Affine(at.a, at.b, at.c + column * at.a, at.d, at.e, at.f + row * at.e)
+
+    def widened(self, margin: int) -> "Grid":
+        """The same grid with `margin` more pixels on each side."""
+        return Grid(self.crs, self.transform_at(-margin, -margin), self.width + 2 * margin, self.height + 2 * margin, self.pixel_size)
+
+
+def open_raster(path: Path) -> DatasetReader:
+    """Open a raster for reading.
+
+    Raises:
+        UserError: Not a raster that GDAL can read, or truncated.
+    """
+    _require_end(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # whoever needs a place says so in words that help
+            return rasterio.open(path)
+    except RasterioError as error:
+        raise UserError("cannot be opened as a raster, it may be truncated", "write the file anew", file=path) from error
+
+
+def _require_end(path: Path) -> None:
+    """Refuse a PNG or JPEG without its end mark: GDAL fills what is cut off with 0 and reports nothing."""
+    end = _ENDS.get(path.suffix.lower())
+    if end is None or not path.is_file():
+        return
+    with path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - _TAIL_BYTES, 0))
+        if end not in stream.read():
+            raise UserError("is truncated, its end mark is missing", "get the file anew", file=path)
+
+
+def read_window(dataset: DatasetReader, path: Path, window: Window, bands: int | list[int] = 1) -> Array:
+    """Read pixels; a truncated or damaged file is reported by name."""
+    try:
+        return np.asarray(dataset.read(bands, window=window))
+    except RasterioError as error:
+        raise UserError("cannot be read, it is truncated or damaged", "write the file anew", file=path) from error
+
+
+def probe(dataset: DatasetReader, path: Path) -> None:
+    """Read the last pixel, which a truncated file does not hold: cheap where reading everything is not.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    read_window(dataset, path, Window(dataset.width - 1, dataset.height - 1, 1, 1))
+
+
+def same_crs(one: CRS, other: CRS) -> bool:
+    """Whether two systems are one, also where neither has an EPSG code."""
+    return bool(one == other or one.to_wkt() == other.to_wkt())
+
+
+def georeferenced(dataset: DatasetReader) -> bool:
+    """Whether a raster says where it lies: a coordinate system and a geotransform."""
+    return dataset.crs is not None and not dataset.transform.is_identity
+
+
+def outline(dataset: DatasetReader) -> Array:
+    """Points along the edges of a raster in its own map coordinates, float64 (N, 2); right for rotated rasters too."""
+    along = np.linspace(0, 1, _EDGE_POINTS)
+    columns = np.concatenate([along, along, np.zeros_like(along), np.ones_like(along)]) * dataset.width
+    rows = np.concatenate([np.zeros_like(along), np.ones_like(along), along, along]) * dataset.height
+    at = dataset.transform
+    return np.column_stack([at.c + at.a * columns + at.b * rows, at.f + at.d * columns + at.e * rows])
+
+
+def outline_in(dataset: DatasetReader, crs: CRS) -> Array:
+    """`outline` in another coordinate system; infinite where that cannot be.
+
+    Raises:
+        CRSError, RasterioError: There is no way from one system to the other.
+    """
+    points = outline(dataset)
+    if same_crs(dataset.crs, crs):
+        return points
+    return np.column_stack(transform_points(dataset.crs, crs, points[:, 0], points[:, 1])[:2])
+
+
+def image_grid(dataset: DatasetReader, path: Path, overrides: Overrides) -> Grid:
+    """The grid on which a scene is read.
+
+    Args:
+        dataset: The open image.
+        path: Its file.
+        overrides: What the user states about it.
+
+    Raises:
+        UserError: No georeference and no stated resolution, one that contradicts the file, or a grid that is not north up in metres.
+    """
+    if not georeferenced(dataset):
+        return _unplaced(dataset, path, overrides.resolution_m)
+    problem = _unsuitable(dataset)
+    if problem is None:
+        metres, at = dataset.crs.linear_units_factor[1], dataset.transform
+        grid = Grid(dataset.crs, at, dataset.width, dataset.height, (at.a * metres, -at.e * metres))
+    elif overrides.regrid in (None, REFUSE):
+        field, value = ("transform", tuple(dataset.transform)[:6]) if "rotated" in problem else ("crs", str(dataset.crs)[:60])
+        raise UserError(problem, _REMEDY_REGRID, file=path, field=field, value=value)
+    else:
+        grid = _laid_over(dataset, path, _metric_crs(dataset, path, str(overrides.regrid)))
+    stated = overrides.resolution_m
+    if stated is not None and any(abs(size / stated - 1) > _SAME_SIZE for size in grid.pixel_size):
+        sizes = " x ".join(f"{size:.6g}" for size in grid.pixel_size)
+        raise UserError(f"the file's georeference says {sizes} m", "leave the column empty", file=path, field="resolution_m", value=stated)
+    return grid
+
+
+def _unplaced(dataset: DatasetReader, path: Path, resolution_m: float | None) -> Grid:
+    """A grid for an image that does not say where it lies."""
+    if resolution_m is None:
+        lacks, field = ("coordinate system", "crs") if dataset.crs is None else ("geotransform", "transform")
+        raise UserError(
+            f"has no {lacks}",
+            "state its metres a pixel in column resolution_m of scenes.csv, or mend it with `gdal_edit.py -a_srs EPSG:CODE -a_ullr ...`",
+            file=path,
+            field=field,
+        )
+    if max(dataset.width, dataset.height) * resolution_m >= _CELL_M:
+        raise UserError(
+            f"is {max(dataset.width, dataset.height)} pixels wide or high: over {_CELL_M / 1000:g} km without georeference",
+            "check the resolution, or assign a georeference with gdal_translate",
+            file=path,
+            field="resolution_m",
+            value=resolution_m,
+        )
+    # By content: a copy in another split then lies on the same ground, and two folds of one image agree.
+    place = int.from_bytes(hashlib.sha256(content_digest(path)).digest()[:8])
+    column, row = 1000 + place % _CELLS, 1000 + place // _CELLS % _CELLS
+    transform = Affine(resolution_m, 0, column * _CELL_M, 0, -resolution_m, row * _CELL_M)
+    return Grid(nowhere(), transform, dataset.width, dataset.height, (resolution_m, resolution_m), dataset.transform)
+
+
+def nowhere() -> CRS:
+    """A metric system for images of unknown place.
+
+    The zoo asks a coordinate system for its unit, which GDAL answers for projected systems only: hence a projection, with the truth in its name.
+    """
+    return CRS.from_wkt(
+        f'PROJCS["{PLACE_UNKNOWN}",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],'
+        'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
+        'PARAMETER["latitude_of_origin",0],PARAMETER["central_meridian",0],PARAMETER["scale_factor",1],'
+        'PARAMETER["false_easting",0],PARAMETER["false_northing",0],UNIT["metre",1]]'
+    )
+
+
+def _unsuitable(dataset: DatasetReader) -> str | None:
+    """What keeps the raster's own grid from being one of metres, north up; None if nothing does."""
+    if dataset.crs.is_geographic:
+        return "is in degrees, so that slopes would be wrong"
+    if not dataset.crs.is_projected:
+        return "is in a system that is no map projection, so that its metres are unknown"
+    at = dataset.transform
+    if at.b or at.d or at.a <= 0 or at.e >= 0:
+        return "is rotated or not north up"
+    stretch = _stretch(dataset)
+    if stretch > _MOST_STRETCH:
+        return f"is in a projection that stretches distances {stretch:.2f} times here, so that slopes would be wrong"
+    return None
+
+
+def _stretch(dataset: DatasetReader) -> float:
+    """Largest ratio of distances on the map to those on the ground, or the other way, at the centre; 1 where the place is unknown."""
+    wkt = dataset.crs.to_wkt()
+    if PLACE_UNKNOWN in wkt:
+        return 1.0
+    try:
+        longitude, latitude = _centre(dataset)
+        factors = pyproj.Proj(pyproj.CRS.from_wkt(wkt)).get_factors(longitude, latitude)
+    except (ProjError, CRSError, RasterioError):
+        return 1.0  # a private system that PROJ cannot invert: its unit is all there is to go by
+    scales = [scale for scale in (factors.meridional_scale, factors.parallel_scale) if 0 < scale < math.inf]
+    return max((max(scale, 1 / scale) for scale in scales), default=1.0)
+
+
+def _centre(dataset: DatasetReader) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a raster, degrees, on its own datum."""
+    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    (x, y) = outline(dataset).mean(axis=0).tolist()
+    if crs.geodetic_crs is None:
+        return x, y
+    longitude, latitude = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y)
+    return float(longitude), float(latitude)
+
+
+def _metric_crs(dataset: DatasetReader, path: Path, regrid: str) -> CRS:
+    """The coordinate system of the new grid of an image that needs one."""
+    if regrid != REPROJECT:
+        return CRS.from_user_input(regrid)
+    if dataset.crs.is_projected and _stretch(dataset) <= _MOST_STRETCH:
+        return dataset.crs
+    geodetic = pyproj.CRS.from_wkt(dataset.crs.to_wkt()).geodetic_crs
+    try:
+        longitude, latitude = _centre(dataset)
+    except ProjError:
+        longitude = latitude = math.inf
+    if geodetic is None or geodetic.ellipsoid is None or not (abs(longitude) <= 360 and abs(latitude) <= 90):
+        raise UserError(
+            "cannot be laid on a grid of metres: its place on the globe cannot be told",
+            "check its coordinate system and geotransform, or give data.regrid EPSG:CODE",
+            file=path,
+            field="crs",
+            value=str(dataset.crs)[:60],
+        )
+    radius, minor = geodetic.ellipsoid.semi_major_metre, geodetic.ellipsoid.semi_minor_metre
+    if abs(radius / _EARTH_RADIUS_M - 1) > _SAME_SIZE:
+        return CRS.from_proj4(f"+proj=tmerc +lat_0={latitude:.3f} +lon_0={longitude:.3f} +k=1 +a={radius} +b={minor} +units=m +no_defs")
+    if not -80 <= latitude <= 84:
+        return CRS.from_epsg(32661 if latitude > 0 else 32761)
+    zone = int((longitude + 180) // 6) % 60 + 1
+    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + zone)
+
+
+def _laid_over(dataset: DatasetReader, path: Path, crs: CRS) -> Grid:
+    """A north-up grid of square pixels over a raster, of the mean area that its pixels have on the ground."""
+    try:
+        points = outline_in(dataset, crs)
+        top_left, top_right, bottom_left, bottom_right = (
+            points[edge * _EDGE_POINTS - shift] for edge, shift in ((0, 0), (1, 1), (1, 0), (2, 1))
+        )
+    except (CRSError, RasterioError) as error:
+        raise UserError(
+            "cannot be brought into the stated system", "give another", file=path, field="regrid", value=str(crs)[:60]
+        ) from error
+    one, other = bottom_right - top_left, top_right - bottom_left
+    area = 0.5 * abs(float(one[0] * other[1] - one[1] * other[0]))  # of a quadrilateral, from its diagonals
+    if not (np.isfinite(points).all() and 0 < area < math.inf):
+        raise UserError(
+            "cannot be laid on a grid of metres", "give data.regrid EPSG:CODE of its place", file=path, field="regrid", value=str(crs)[:60]
+        )
+    side = math.sqrt(area / (dataset.width * dataset.height))
+    (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
+    width, height = (max(1, math.ceil(length / side - _SAME_SIZE)) for length in (right - left, top - bottom))
+    metres = crs.linear_units_factor[1]
+    return Grid(crs, Affine(side, 0, left, 0, -side, top), width, height, (side * metres, side * metres))

@@ -30,6 +30,7 @@ from datamodules.components import labelled
 from datamodules.errors import UserError
 from datamodules.grid import same_crs
 from datamodules.reading import SceneReader
+from datamodules.registration import ResidualShift, residual_shift
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,7 @@ CELL: Final = 32
 MAX_BITS: Final = 10
 _CHUNK: Final = 512
 _MAX_PAIRS: Final = 2000
+_MOST_LISTED: Final = 12
 REMEDIES: Final = {
     "unreadable": "mend or remove the file",
     "overlap": "put both in one split, or split anew with `zoo-data split`",
@@ -45,6 +47,7 @@ REMEDIES: Final = {
     "duplicate": "remove one of them, or put both in one split",
     "near-duplicate": "look at both; remove one, or put both in one split",
     "near": "widen the buffer with `zoo-data split --buffer-m`, or report the distance",
+    "alignment": "shift the elevation model, or check the georeference of both; compare with other scenes first",
     "prevalence": "assign scenes with landslides to it",
 }
 
@@ -76,12 +79,15 @@ class AuditReport:
         findings: What was found.
         splits: Per split: scenes, labelled and landslide pixels, prevalence (None where nothing is labelled).
         distance_m: "train-test" and so on: smallest distance between labelled areas in metres; a lower bound,
-            to within a pixel below `near_m`, by boxes in cells of 32 pixels beyond.
+            to within a pixel below `near_m`, by boxes in cells of 32 pixels beyond. Scenes of unknown place have none.
+        alignment: Per scene with an elevation model: `x_m`, `y_m` by which it lies too far east and north (None where that cannot be
+            told), `confidence`, `dem_pixel_m`, and `no_dem`, the share of image pixels without elevation.
     """
 
     findings: list[Finding] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     distance_m: dict[str, float] = field(default_factory=dict)
+    alignment: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -109,6 +115,9 @@ class _Inventory:
     bits: list[Array] = field(default_factory=list)
     labels: int = 0
     landslide: int = 0
+    pixels: int = 0
+    without_dem: int = 0
+    shift: ResidualShift | None = None
 
 
 def perceptual_bits(image: Array) -> Array | None:
@@ -124,12 +133,16 @@ def _take_stock(scene: Scene, first: SceneReader | None) -> _Inventory:
     """Read a scene once, window by window; boxes are in the coordinate system of the first scene."""
     reader = SceneReader(scene, None, 0, "bilinear")
     made, grid = _Inventory(reader), reader.grid
-    target = first.grid.crs if first else grid.crs
+    # A scene of unknown place lies far from all others: its coordinates are compared as they are.
+    target = first.grid.crs if first and grid.placed else grid.crs
     for row in range(0, grid.height, WINDOW):
         for column in range(0, grid.width, WINDOW):
             size = min(WINDOW, grid.height - row), min(WINDOW, grid.width - column)
             mask = labelled(reader, row, column, *size)
-            reader.dem(row, column, *size)  # only to find out whether it can be read
+            dem, absent = reader.dem(row, column, *size), reader.image(row, column, *size)[1]
+            present = np.ones(size, dtype=bool) if absent is None else ~absent
+            made.pixels += int(present.sum())
+            made.without_dem += int((present & np.isnan(dem)).sum())
             if (mask == IGNORE).all():
                 continue
             made.labels += int((mask != IGNORE).sum())
@@ -155,6 +168,7 @@ def _take_stock(scene: Scene, first: SceneReader | None) -> _Inventory:
                         bounds = transform_bounds(grid.crs, target, *bounds)
                     made.cells.append((row + top, column + left))
                     made.boxes.append(tuple(np.array(bounds) * target.linear_units_factor[1]))
+    made.shift = residual_shift(reader)
     reader.close()
     return made
 
@@ -172,16 +186,32 @@ def audit(scenes: Sequence[Scene], *, near_m: float = 500.0) -> AuditReport:
     report, stock = AuditReport(), list[_Inventory]()
     for scene in scenes:
         try:
-            made = _take_stock(scene, stock[0].reader if stock else None)
+            made = _take_stock(scene, next((one.reader for one in stock if one.reader.grid.placed), None))
         except UserError as error:
             report.add("error", "unreadable", (scene.name,), str(error))
             continue
+        _alignment(report, made)
         if scene.split != "predict":
             stock.append(made)
     _prevalence(report, stock)
     _ground(report, stock, near_m)
     _duplicates(report, stock)
     return report
+
+
+def _alignment(report: AuditReport, made: _Inventory) -> None:
+    """Shift of the elevation model and its gaps; a shift beyond one of its pixels is a warning."""
+    shift, name = made.shift, made.reader.scene.name
+    if shift is None:
+        return
+    x_m, y_m = (shift.x_m, shift.y_m) if shift.told else (None, None)
+    no_dem = made.without_dem / made.pixels if made.pixels else 0.0
+    entry = {"x_m": x_m, "y_m": y_m, "confidence": shift.confidence, "dem_pixel_m": shift.dem_pixel_m, "no_dem": no_dem}
+    report.alignment[name] = entry
+    if shift.told and shift.length_m > shift.dem_pixel_m:
+        detail = f"the elevation model seems to lie {shift.x_m:.3g} m east and {shift.y_m:.3g} m north of where the image shows it"
+        more = f"more than its pixel of {shift.dem_pixel_m:.4g} m ({100 * shift.confidence:.0f} % of {shift.windows} windows agree)"
+        report.add("warning", "alignment", (name,), f"{detail}, {more}")
 
 
 def _prevalence(report: AuditReport, stock: Sequence[_Inventory]) -> None:
@@ -233,7 +263,8 @@ def _ground(report: AuditReport, stock: Sequence[_Inventory], near_m: float) -> 
                 least = min(least, nearest)
                 if nearest < near_m:
                     report.add("warning", "near", both, f"{one} and {other} are {nearest:.0f} m apart, below {near_m:g} m")
-            report.distance_m[name] = max(float(distance.min()), least)
+            if all(item.reader.grid.placed for item in stock):
+                report.distance_m[name] = max(float(distance.min()), least)
 
 
 def _gap(one: _Inventory, other: _Inventory, pairs: Sequence[tuple[int, int, float]]) -> float:
@@ -334,9 +365,29 @@ def print_report(report: AuditReport, console: Console | None = None) -> None:
         table.add_row(finding.level, finding.kind, ", ".join(finding.scenes), finding.detail, finding.remedy)
     if report.findings:
         out.print(table)
+    _print_alignment(report, out)
     for split, counts in report.splits.items():
         share = "-" if counts["prevalence"] is None else f"{100 * counts['prevalence']:.2f} %"
         out.print(f"{split}: {counts['scenes']} scenes, prevalence {share}", markup=False)
     for pair, distance in report.distance_m.items():
         out.print(f"{pair}: at least {distance:,.0f} m apart", markup=False)
     out.print("passed" if report.passed else "FAILED: see the findings above")
+
+
+def _print_alignment(report: AuditReport, console: Console) -> None:
+    """Print the largest shifts and gaps of elevation models."""
+    if not report.alignment:
+        return
+    told = sum(entry["x_m"] is not None for entry in report.alignment.values())
+    table = Table(title=f"Elevation models on their images: shift told in {told} of {len(report.alignment)} scenes; the largest first")
+    table.add_column("scene", overflow="fold")
+    for column in ("east m", "north m", "windows that agree", "DEM pixel m", "no DEM"):
+        table.add_column(column, justify="right")
+
+    def size(item: tuple[str, dict[str, Any]]) -> tuple[float, float]:
+        return -np.hypot(item[1]["x_m"], item[1]["y_m"]) if item[1]["x_m"] is not None else 0.0, -item[1]["no_dem"]
+
+    for name, entry in sorted(report.alignment.items(), key=size)[:_MOST_LISTED]:
+        shift = ("cannot be told", "") if entry["x_m"] is None else (f"{entry['x_m']:.3g}", f"{entry['y_m']:.3g}")
+        table.add_row(name, *shift, f"{100 * entry['confidence']:.0f} %", f"{entry['dem_pixel_m']:.4g}", f"{100 * entry['no_dem']:.2f} %")
+    console.print(table)

@@ -38,7 +38,14 @@ def main(arguments: Sequence[str]) -> int:
     describe.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
     describe.add_argument("--by-scene", action="store_true", help="one row a scene as well")
 
-    index = commands.add_parser("index", help="write scenes.csv for a folder; public data sets are recognised and converted")
+    index = commands.add_parser(
+        "index",
+        help="write scenes.csv for a folder; public data sets are recognised and converted",
+        description="Write scenes.csv for a folder; public data sets are recognised and converted.",
+        epilog="Optional columns of scenes.csv, for files that are silent or wrong: image_nodata, dem_nodata (a number, nan, or none: a wrong "
+        "tag); dem_unit (m, ft, us-ft, dm, cm or a factor to metres); resolution_m (metres a pixel of an image without georeference); "
+        "regrid (refuse, reproject or EPSG:CODE, for images in degrees or rotated).",
+    )
     index.add_argument("folder", type=Path, metavar="FOLDER")
     index.add_argument(
         "--layout",
@@ -67,7 +74,15 @@ def main(arguments: Sequence[str]) -> int:
     check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
     check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
 
+    for command in (describe, split, check):
+        command.add_argument(
+            "--regrid",
+            default="refuse",
+            help="images in degrees, in a stretching projection or rotated: refuse, reproject (virtual grid in metres) or EPSG:CODE "
+            "(default: %(default)s; column regrid of scenes.csv goes first)",
+        )
     options = parser.parse_args(list(arguments))
+    _require_regrid(getattr(options, "regrid", "refuse"))
     if options.command == "check":
         return _check(options)
     if options.command == "split":
@@ -77,6 +92,16 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "describe":
         return _describe(options)
     return _index(options)
+
+
+def _require_regrid(value: str) -> None:
+    """Refuse a value that `--regrid` does not take."""
+    from datamodules.overrides import require_regrid  # noqa: PLC0415 - rasterio
+
+    try:
+        require_regrid(value)
+    except ValueError as error:
+        raise UserError("cannot be used", str(error), field="--regrid", value=value, exit_code=2) from error
 
 
 def _positive(text: str) -> int:
@@ -111,7 +136,7 @@ def _describe(options: argparse.Namespace) -> int:
     """Print the description of a data set."""
     from datamodules.describing import describe  # noqa: PLC0415 - rasterio, rich
 
-    describe(options.root, tile_size=options.tile_size, by_scene=options.by_scene)
+    describe(options.root, tile_size=options.tile_size, by_scene=options.by_scene, regrid=options.regrid)
     return 0
 
 
@@ -143,6 +168,7 @@ def _split(options: argparse.Namespace) -> int:
         buffer_m=options.buffer_m,
         folds=options.folds,
         seed=options.seed,
+        regrid=options.regrid,
     )
     for entry in summary:
         parts = (f"{role} {entry[role]['labelled']:,} px, {entry[role]['landslide']:,} landslide" for role in ("train", "val", "test"))
@@ -155,8 +181,9 @@ def _split(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     """Audit a data set."""
     from datamodules.audit import audit, print_report  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
+    from datamodules.overrides import regridded  # noqa: PLC0415 - as the others
     from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
 
-    report = audit(read_scenes(options.root), near_m=options.near_m)
+    report = audit(regridded(read_scenes(options.root), options.regrid), near_m=options.near_m)
     print_report(report)
     return 0 if report.passed else 1

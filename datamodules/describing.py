@@ -11,11 +11,17 @@ from rich.table import Table
 
 from datamodules.alignment import NO_IMAGE
 from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.overrides import regridded
 from datamodules.reading import SceneReader
+from datamodules.registration import ResidualShift, residual_shift
 from datamodules.scene import SPLITS, Scene, read_scenes
 from datamodules.windows import positions
 
 _STRIP_ROWS = 256
+_CAPTION = (
+    "prevalence = landslide / labelled pixels; no ... = share of pixels without it; "
+    "DEM shift = metres that the model lies too far east, north (share of windows or scenes that tell)"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class SceneDescription:
         landslide, labelled: Pixels that are landslide, and that are 0 or 1.
         pixels: All pixels.
         no_image, no_dem, no_label: Pixels without image, elevation and label.
+        shift: Residual shift between elevation model and image; None without a model.
     """
 
     scene: Scene
@@ -44,6 +51,7 @@ class SceneDescription:
     no_image: int
     no_dem: int
     no_label: int
+    shift: ResidualShift | None
 
 
 def describe_scene(scene: Scene, tile_size: int) -> SceneDescription:
@@ -54,28 +62,31 @@ def describe_scene(scene: Scene, tile_size: int) -> SceneDescription:
         mask = layers.mask
         no_image = mask == NO_IMAGE
         counts += [(mask == LANDSLIDE).sum(), (mask < NO_IMAGE).sum(), no_image.sum(), np.isnan(layers.dem).sum(), (mask == IGNORE).sum()]
-    grid, dem_pixel_size = reader.grid, reader.dem_pixel_size_m
+    grid, dem_pixel_size, shift = reader.grid, reader.dem_pixel_size_m, residual_shift(reader)
     reader.close()
     landslide, labelled, missing, no_dem, no_label = (int(count) for count in counts)
     windows = len(positions(grid.height, tile_size, tile_size)) * len(positions(grid.width, tile_size, tile_size))
     pixels = grid.height * grid.width
     km2 = pixels * math.prod(grid.pixel_size) / 1e6
-    return SceneDescription(scene, km2, grid.pixel_size, dem_pixel_size, windows, landslide, labelled, pixels, missing, no_dem, no_label)
+    return SceneDescription(
+        scene, km2, grid.pixel_size, dem_pixel_size, windows, landslide, labelled, pixels, missing, no_dem, no_label, shift
+    )
 
 
-def describe(root: Path, *, tile_size: int = 128, by_scene: bool = False, console: Console | None = None) -> None:
+def describe(root: Path, *, tile_size: int = 128, by_scene: bool = False, regrid: str = "refuse", console: Console | None = None) -> None:
     """Print the description of a data set.
 
     Args:
         root: As `read_scenes` takes it.
         tile_size: Pixels of a window.
         by_scene: One row a scene as well.
+        regrid: As `LandslideDataModule` takes it.
         console: Where to print; default standard output, at its width or 120 columns in a pipe.
 
     Raises:
         UserError: A file that cannot be used.
     """
-    scenes = read_scenes(root)
+    scenes = regridded(read_scenes(root), regrid)
     described = [describe_scene(scene, tile_size) for scene in scenes]
     out = console or Console()
     if not out.is_terminal:
@@ -88,9 +99,9 @@ def describe(root: Path, *, tile_size: int = 128, by_scene: bool = False, consol
 
 def _table(title: str, groups: Sequence[tuple[str, Sequence[SceneDescription]]], head: str) -> Table:
     """One row a group of scenes."""
-    table = Table(title=title, caption="prevalence = landslide / labelled pixels; no ... = share of pixels without it")
+    table = Table(title=title, caption=_CAPTION)
     table.add_column(head)
-    for column in ("scenes", "km²", "pixel m", "DEM m", "prevalence", "windows", "no image", "no DEM", "no label"):
+    for column in ("scenes", "km²", "pixel m", "DEM m", "prevalence", "windows", "no image", "no DEM", "no label", "DEM shift"):
         table.add_column(column, justify="right")
     for name, items in groups:
         pixels = sum(item.pixels for item in items)
@@ -104,6 +115,7 @@ def _table(title: str, groups: Sequence[tuple[str, Sequence[SceneDescription]]],
             _percent(sum(item.landslide for item in items), labelled),
             str(sum(item.windows for item in items)),
             *(_percent(sum(getattr(item, part) for item in items), pixels) for part in ("no_image", "no_dem", "no_label")),
+            _shifts([item.shift for item in items if item.shift is not None]),
         )
     return table
 
@@ -113,6 +125,16 @@ def _sizes(sizes: Sequence[tuple[float, float]]) -> str:
     texts = [f"{x:.4g}" if math.isclose(x, y, rel_tol=1e-3) else f"{x:.4g} x {y:.4g}" for x, y in sorted(set(sizes))]
     texts = list(dict.fromkeys(texts))
     return texts[0] if len(texts) == 1 else f"{texts[0]} .. {texts[-1]}" if texts else ""
+
+
+def _shifts(shifts: Sequence[ResidualShift]) -> str:
+    """Shift of one scene with its confidence, or the median of those of several that can be told."""
+    told = [shift for shift in shifts if shift.told]
+    if not told:
+        return "cannot be told" if shifts else "-"
+    x, y = (np.median([getattr(shift, axis) for shift in told]) for axis in ("x_m", "y_m"))
+    share = f"{100 * told[0].confidence:.0f} %" if len(shifts) == 1 else f"{len(told)} of {len(shifts)}"
+    return f"{x:.3g}, {y:.3g} ({share})"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -33,6 +33,7 @@ from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.components import Strip, Survey, metre_coordinates, strips, survey, systems, whole_landslides
 from datamodules.errors import UserError
 from datamodules.folds import ROLES, balanced_folds, roles_of_folds
+from datamodules.overrides import regridded
 from datamodules.reading import SceneReader
 from datamodules.scene import MANIFEST, Scene, read_scenes, write_manifest
 
@@ -42,7 +43,16 @@ SUMMARY: Final = "split.json"
 
 
 def split_scenes(
-    root: Path, out: Path, *, by: str, column: str = "region", block_m: float, buffer_m: float, folds: int, seed: int
+    root: Path,
+    out: Path,
+    *,
+    by: str,
+    column: str = "region",
+    block_m: float,
+    buffer_m: float,
+    folds: int,
+    seed: int,
+    regrid: str = "refuse",
 ) -> list[dict[str, Any]]:
     """Write `out/foldN/scenes.csv` for each fold, and `out/split.json` with settings and counts.
 
@@ -55,6 +65,7 @@ def split_scenes(
         buffer_m: Metres between labels of different splits.
         folds: Number of folds, at least 3; of no meaning for "region".
         seed: Of ties in the assignment.
+        regrid: As `LandslideDataModule` takes it; written into the manifests.
 
     Returns:
         One entry a fold: name, and per split the labelled and landslide pixels and the scenes.
@@ -63,7 +74,7 @@ def split_scenes(
         UserError: Wrong settings, a file that cannot be used, or too few units.
     """
     _check(by, block_m, buffer_m, folds, out)
-    scenes = read_scenes(root)
+    scenes = regridded(read_scenes(root), regrid)
     predicted = [scene for scene in scenes if scene.split == "predict"]
     scenes = [scene for scene in scenes if scene.split != "predict"]
     if not scenes:

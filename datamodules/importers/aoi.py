@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from datamodules.errors import UserError
-from datamodules.importers.layout import Imported, Importer, ImportOptions, split_of
+from datamodules.importers.layout import Imported, Importer, ImportOptions, split_of, with_resolution
 from datamodules.polygons import VECTOR_SUFFIXES
 from datamodules.reading import SceneReader
 from datamodules.scene import Scene
@@ -39,6 +39,7 @@ def to_scenes(folder: Path, out: Path, options: ImportOptions) -> Imported:  # n
         dem = files["dem"][0] if files["dem"] else None
         name = area.resolve().name
         scene = Scene(name, files["image"][0], dem, files["label"][0], split_of(files["image"][0], folder, options), name)
+        scene = with_resolution(scene, options)
         SceneReader(scene, None, 0, "bilinear").close()
         scenes.append(scene)
     if not scenes:

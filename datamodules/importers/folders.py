@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from datamodules.importers.layout import Imported, Importer, ImportOptions, pictures
+from datamodules.importers.layout import Imported, Importer, ImportOptions, pictures, with_resolution
 from datamodules.scene import SPLITS, read_folder
 
 
@@ -14,9 +14,9 @@ def recognises(folder: Path) -> bool:
     return images and all(file.suffix.lower() in {".tif", ".tiff"} for file in files)
 
 
-def to_scenes(folder: Path, out: Path, options: ImportOptions) -> Imported:  # noqa: ARG001 - nothing is converted or assumed
+def to_scenes(folder: Path, out: Path, options: ImportOptions) -> Imported:  # noqa: ARG001 - nothing is converted
     """List the files."""
-    return Imported(read_folder(folder))
+    return Imported([with_resolution(scene, options) for scene in read_folder(folder)])
 
 
 IMPORTER: Final = Importer("folders", recognises, to_scenes, converts=False, general=True)

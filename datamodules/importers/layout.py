@@ -1,11 +1,12 @@
 """What all importers share: which split a path names, which files are pictures, and what an importer gives back."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from datamodules.errors import UserError
+from datamodules.grid import georeferenced, open_raster
 from datamodules.scene import SPLITS, Scene
 
 PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -122,3 +123,13 @@ def pair(
             )
         pairs[image] = label
     return pairs
+
+
+def with_resolution(scene: Scene, options: ImportOptions) -> Scene:
+    """The scene with the stated pixel size, where its image has no georeference of its own."""
+    if options.resolution_m is None:
+        return scene
+    with open_raster(scene.image) as image:
+        if georeferenced(image):
+            return scene
+    return replace(scene, overrides=replace(scene.overrides, resolution_m=options.resolution_m))

@@ -209,13 +209,21 @@ class ElevationModel(AlignedRaster):
             raise UserError(f"has {len(bands)} bands of {source.dtypes[0]}", "give one band of elevations", file=path, field="dem")
         unit = self._unit(overrides)
         self._scale, self._shift = source.scales[0] * unit, source.offsets[0] * unit
-        # A model in degrees has no pixel size in metres: on the grid of the image it has the image's.
+        self.pixel_size_m = self._pixel_size_m()
+
+    def _pixel_size_m(self) -> tuple[float, float]:
+        """Sides of the model's own pixels on the ground under its middle, metres; NaN where that cannot be told."""
+        source, grid, at = self._source, self._grid, self._source.transform
         if source.crs is None:
-            self.pixel_size_m = grid.pixel_size
-        else:
-            metres = source.crs.linear_units_factor[1] if source.crs.is_projected else math.nan
-            at = source.transform
-            self.pixel_size_m = math.hypot(at.a, at.d) * metres, math.hypot(at.b, at.e) * metres
+            return grid.pixel_size
+        if source.crs.is_projected:
+            metres = source.crs.linear_units_factor[1]
+            return math.hypot(at.a, at.d) * metres, math.hypot(at.b, at.e) * metres
+        x, y = at.c + at.a * source.width / 2 + at.b * source.height / 2, at.f + at.d * source.width / 2 + at.e * source.height / 2
+        east, north = transform_points(source.crs, grid.crs, [x, x + at.a, x + at.b], [y, y + at.d, y + at.e])[:2]
+        metres = grid.crs.linear_units_factor[1]
+        first, second = (math.hypot(east[end] - east[0], north[end] - north[0]) * metres for end in (1, 2))
+        return first, second
 
     def _unit(self, overrides: Overrides) -> float:
         """Metres of a unit of elevation: as stated, else as the file says."""

@@ -3,6 +3,7 @@
 A pixel has no data where one of these says so: an alpha band (0; it is no band of the image), a mask band or mask file, the nodata value
 (the tag of each band, or `image_nodata` of the manifest instead), a value that is not finite. The nodata value must be in all bands of
 an image of 8 bits, in which a single 0 or 255 may be a colour; in others one band with it suffices, since it is no measurement.
+Beyond 1e30 nothing was measured: an untagged -3.4e38 is an error that asks for `image_nodata`.
 """
 
 from pathlib import Path
@@ -21,6 +22,7 @@ from datamodules.overrides import Nodata, Overrides
 
 Array = npt.NDArray[Any]
 _WARP_TOLERANCE: Final = 0.01
+_NO_MEASUREMENT: Final = 1e30
 
 
 def value_of_type(nodata: float | None, dtype: str) -> float | None:
@@ -154,6 +156,15 @@ class ImageRaster:
             missing = np.asarray(equal.all(axis=0) if self.dtype == "uint8" else equal.any(axis=0))
         if values.dtype.kind == "f":
             missing = _either(missing, ~np.isfinite(values).all(axis=0))
+            strange = (np.abs(values) > _NO_MEASUREMENT) & ~missing
+            if strange.any():
+                value = str(values[strange][0])
+                raise UserError(
+                    f"{int(strange.sum())} values of a window are {value}, which was not measured",
+                    f"state image_nodata = {value} in scenes.csv",
+                    file=self.path,
+                    field="image",
+                )
         return missing
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ def write(path, array, *, crs=UTM, transform=NORTH_UP, alpha=None, mask=None, **
     array = np.asarray(array)
     array = array if array.ndim == 3 else array[None]
     profile = {"driver": "GTiff", "count": len(array), "height": array.shape[1], "width": array.shape[2], "dtype": array.dtype.name}
+    options.setdefault("photometric", "MINISBLACK")  # GDAL's default for four bytes a pixel is RGBA
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile, crs=crs, transform=transform, **options) as file:
         if alpha is not None:
             file.colorinterp = [ColorInterp.alpha if band == alpha else ColorInterp.gray for band in range(1, len(array) + 1)]

@@ -59,7 +59,7 @@ class Overrides:
         """As the cells of a manifest, by column; empty where nothing is stated."""
         values = {column: getattr(self, column) for column in OVERRIDE_COLUMNS}
         return {
-            column: "" if value is None else value if isinstance(value, str) else f"{value:.17g}" if value % 1 else f"{value:g}"
+            column: "" if value is None else value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
             for column, value in values.items()
         }
 

@@ -22,7 +22,6 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -200,9 +199,9 @@ class AlignedRaster:
         _check_overlap(self._source, path, grid, self.role)
         probe(self._source, path)
         offset = _offset(grid, self._source)
-        nodata = self._source.nodata
+        self.nodata_tag: float | None = self._source.nodata
+        nodata = self._believed(self.nodata_tag)
         self.nodata: float | None = nodata
-        self.nodata_tag = nodata
         if offset is not None:
             self._dataset, self._row, self._column = self._source, -offset[0], -offset[1]
             return
@@ -217,12 +216,16 @@ class AlignedRaster:
             height=wide.height,
             resampling=resampling,
             src_nodata=source_nodata,
-            nodata=self.fill,
+            nodata=math.nan,  # no class and no height
             dtype="float32",  # holds every class and height exactly enough; a strange label must survive to be reported
             tolerance=_WARP_TOLERANCE,
         )
-        self.nodata = self.fill
+        self.nodata = math.nan
         self._row = self._column = margin
+
+    def _believed(self, nodata: float | None) -> float | None:
+        """The nodata value of the file, or None where its tag cannot be meant."""
+        return nodata
 
     def read(self, row: int, column: int, height: int, width: int) -> Array:
         """Values of a window whose upper left pixel is (row, column) of the image; (height, width), `fill` where there is no data."""
@@ -286,40 +289,6 @@ class ElevationModel(AlignedRaster):
             field="dem nodata",
             value=self.nodata_tag,
         )
-
-
-class LabelRaster(AlignedRaster):
-    """Labels on the image grid, uint8, 255 = no data; values are checked as they are read.
-
-    A nodata tag of 0 or 1 is not believed, since these are classes.
-    """
-
-    role, dtype, fill = "label", "uint8", IGNORE
-
-    def __init__(self, path: Path, grid: Grid, margin: int) -> None:
-        super().__init__(path, grid, margin, Resampling.nearest)
-
-    def _convert(self, read: Array) -> Array:
-        """Labels as uint8.
-
-        Raises:
-            UserError: A value other than 0, 1, 255 and the nodata value.
-        """
-        known = (read == BACKGROUND) | (read == LANDSLIDE) | (read == IGNORE)
-        if not known.all():
-            if self.nodata is not None:
-                known |= np.isnan(read) if math.isnan(self.nodata) else read == self.nodata
-            if not known.all():
-                strange = sorted({float(value) for value in np.unique(read[~known])})[:5]
-                listed = ", ".join(f"{value:g}" for value in strange)
-                raise UserError(
-                    f"holds {listed}", "labels must be 0 (background), 1 (landslide) or 255 (ignore)", file=self.path, field="label"
-                )
-            read = np.where(known & ((read == BACKGROUND) | (read == LANDSLIDE)), read, IGNORE)
-        labels = read.astype(np.uint8, copy=False)
-        if self.nodata not in (None, BACKGROUND, LANDSLIDE, IGNORE):
-            labels[read == self.nodata] = IGNORE
-        return labels
 
 
 def _check_overlap(dataset: DatasetReader, path: Path, grid: Grid, role: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.errors import UserError, exit_with
+from datamodules.label_rules import CERTAINTY, LabelRules, Weight
 
 
 def run() -> None:
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     describe.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
     describe.add_argument("--by-scene", action="store_true", help="one row a scene as well")
 
+    _add_label_options(describe)
+
     index = commands.add_parser("index", help="write scenes.csv for a folder; public data sets are recognised and converted")
     index.add_argument("folder", type=Path, metavar="FOLDER")
     index.add_argument(
@@ -63,9 +66,13 @@ def main(arguments: Sequence[str]) -> int:
     split.add_argument("--seed", type=int, default=0, help="of ties in the assignment (default: %(default)s)")
     split.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make: foldN/scenes.csv and split.json")
 
+    _add_label_options(split)
+
     check = commands.add_parser("check", help="audit the splits: overlaps, shared landslides, distances, duplicates; exit code 1 on a leak")
     check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
     check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
+
+    _add_label_options(check)
 
     options = parser.parse_args(list(arguments))
     if options.command == "check":
@@ -77,6 +84,36 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "describe":
         return _describe(options)
     return _index(options)
+
+
+def _add_label_options(command: argparse.ArgumentParser) -> None:
+    """How labels are read: the names and defaults of the data module's options."""
+    options = command.add_argument_group("labels", "as data.landslide_values and so on; columns of scenes.csv come first")
+    options.add_argument("--landslide-values", metavar="V;V", help="landslide in label rasters, as 255 or '1=certain;2=possible' (1)")
+    options.add_argument("--ignore-values", metavar="V;V", help="values of label rasters that count for nothing (255)")
+    options.add_argument("--all-touched", action="store_true", help="draw polygons on all pixels that they touch, not by pixel centres")
+    options.add_argument(
+        "--certainty",
+        nargs="+",
+        type=_certainty,
+        metavar="NAME=WEIGHT",
+        help="loss weight in (0, 1], or ignore, of each certainty (certain=1 probable=1 possible=ignore)",
+    )
+    options.add_argument("--boundary-ignore-m", type=float, default=0.0, help="metres to either side of a boundary that are ignored (0)")
+
+
+def _certainty(text: str) -> tuple[str, Weight]:
+    """`possible=ignore` or `probable=0.5`."""
+    name, _, weight = text.rpartition("=")
+    if weight == "ignore":
+        return name, "ignore"
+    return name, float(weight)
+
+
+def _rules(options: argparse.Namespace) -> LabelRules:
+    """Label options of a command."""
+    certainty = CERTAINTY if options.certainty is None else dict(options.certainty)
+    return LabelRules(options.landslide_values, options.ignore_values, options.all_touched, certainty, options.boundary_ignore_m)
 
 
 def _positive(text: str) -> int:
@@ -111,7 +148,7 @@ def _describe(options: argparse.Namespace) -> int:
     """Print the description of a data set."""
     from datamodules.describing import describe  # noqa: PLC0415 - rasterio, rich
 
-    describe(options.root, tile_size=options.tile_size, by_scene=options.by_scene)
+    describe(options.root, tile_size=options.tile_size, by_scene=options.by_scene, rules=_rules(options))
     return 0
 
 
@@ -143,6 +180,7 @@ def _split(options: argparse.Namespace) -> int:
         buffer_m=options.buffer_m,
         folds=options.folds,
         seed=options.seed,
+        rules=_rules(options),
     )
     for entry in summary:
         parts = (f"{role} {entry[role]['labelled']:,} px, {entry[role]['landslide']:,} landslide" for role in ("train", "val", "test"))
@@ -157,6 +195,6 @@ def _check(options: argparse.Namespace) -> int:
     from datamodules.audit import audit, print_report  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
     from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
 
-    report = audit(read_scenes(options.root), near_m=options.near_m)
+    report = audit(read_scenes(options.root), near_m=options.near_m, rules=_rules(options))
     print_report(report)
     return 0 if report.passed else 1

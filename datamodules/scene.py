@@ -1,6 +1,7 @@
 """Scenes: which image, elevation model and label belong together, and to which split.
 
-A data set is a manifest `scenes.csv` (columns scene, image, dem, label, split, region; paths relative to the manifest) or the folder
+A data set is a manifest `scenes.csv` (columns scene, image, dem, label, split, region, and those of `LabelColumns` where labels need
+them; paths relative to the manifest) or the folder
 layout `{train,val,test}/{images,dem,masks}/NAME.tif`, in which each file is a scene of its own, read as one window.
 """
 
@@ -9,14 +10,16 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Final
 
 from datamodules.errors import UserError
+from datamodules.label_rules import NO_COLUMNS, LabelColumns
 
 MANIFEST: Final = "scenes.csv"
 COLUMNS: Final = ("scene", "image", "dem", "label", "split", "region")
+LABEL_COLUMNS: Final = tuple(field.name for field in fields(LabelColumns))
 SPLITS: Final = ("train", "val", "test", "predict")
 _WHOLE_CONTENT_BYTES: Final = 64 * 2**20
 _SAMPLE_BYTES: Final = 2**20
@@ -35,6 +38,7 @@ class Scene:
         split: One of train, val, test, predict.
         region: Free name of the area, for splits by region.
         one_window: The scene is a ready-made tile: it is never cut at random offsets.
+        labels: How its label is read.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Scene:
     split: str
     region: str = ""
     one_window: bool = False
+    labels: LabelColumns = NO_COLUMNS
 
 
 def read_scenes(root: str | os.PathLike[str]) -> list[Scene]:
@@ -89,7 +94,7 @@ def read_manifest(path: Path) -> list[Scene]:
         raise UserError("column is missing", f"the header must be {','.join(COLUMNS)}", file=path, field=missing[0])
     scenes: list[Scene] = []
     for line, row in enumerate(reader, start=2):
-        values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+        values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, *LABEL_COLUMNS)}
         scenes.append(_scene(values, path, line))
     names = [scene.name for scene in scenes]
     for name in names:
@@ -129,7 +134,8 @@ def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
             )
     image = paths["image"]
     assert image is not None
-    return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], values["region"])
+    labels = LabelColumns(*(values[column] for column in LABEL_COLUMNS))
+    return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], values["region"], labels=labels)
 
 
 def read_folder(folder: Path) -> list[Scene]:
@@ -173,10 +179,12 @@ def write_manifest(scenes: Sequence[Scene], path: Path) -> None:
     folder = path.resolve().parent
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    # Only the columns that some scene uses: most manifests need none.
+    used = [column for column in LABEL_COLUMNS if any(getattr(scene.labels, column) for scene in scenes)]
+    writer.writerow((*COLUMNS, *used))
     for scene in scenes:
         files = (Path(os.path.relpath(file.resolve(), folder)).as_posix() if file else "" for file in (scene.image, scene.dem, scene.label))
-        writer.writerow((scene.name, *files, scene.split, scene.region))
+        writer.writerow((scene.name, *files, scene.split, scene.region, *(getattr(scene.labels, column) for column in used)))
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(rows.getvalue(), encoding="utf-8")
     temporary.replace(path)
@@ -198,6 +206,8 @@ def fingerprint(scenes: Sequence[Scene]) -> str:
     total = hashlib.sha256()
     for scene in sorted(scenes, key=lambda scene: scene.name):
         total.update("\x1f".join((scene.name, scene.split, scene.region, str(scene.one_window))).encode())
+        if scene.labels != NO_COLUMNS:  # data without such columns keep the identity that records know
+            total.update("\x1f".join(astuple(scene.labels)).encode())
         for role, file in (("image", scene.image), ("dem", scene.dem), ("label", scene.label)):
             total.update(f"\x1e{role}".encode())
             if file is not None:

@@ -61,18 +61,20 @@ class LabelRules:
     def __post_init__(self) -> None:
         if not 0 <= self.boundary_ignore_m < math.inf:
             raise UserError(
-                "is no distance", "give metres, 0 for none", field="boundary_ignore_m", value=self.boundary_ignore_m, exit_code=2
+                "is no distance", "give metres, 0 for none", field="data.boundary_ignore_m", value=self.boundary_ignore_m, exit_code=2
             )
         names = [key.strip().casefold() for key in self.certainty]
         for name, weight in zip(names, self.certainty.values(), strict=True):
             if weight != "ignore" and not (isinstance(weight, int | float) and 0 < weight <= 1):
                 raise UserError(
-                    f"gives {name!r} the weight {weight!r}", "give a number in (0, 1] or ignore", field="certainty", exit_code=2
+                    f"gives {name!r} the weight {weight!r}", "give a number in (0, 1] or ignore", field="data.certainty", exit_code=2
                 )
             if ";" in name:
-                raise UserError(f"names {name!r} with a ';'", "rename it; ';' separates values of rasters", field="certainty", exit_code=2)
+                raise UserError(
+                    f"names {name!r} with a ';'", "rename it; ';' separates values of rasters", field="data.certainty", exit_code=2
+                )
             if names.count(name) > 1:
-                raise UserError(f"names {name!r} twice", "case does not matter; keep one", field="certainty", exit_code=2)
+                raise UserError(f"names {name!r} twice", "case does not matter; keep one", field="data.certainty", exit_code=2)
         object.__setattr__(self, "certainty", dict(zip(names, self.certainty.values(), strict=True)))
         raster_codes(LabelColumns(), self, None)
 
@@ -104,10 +106,6 @@ class LabelRules:
             )
         rank = {name: place for place, name in enumerate(self.certainty)}
         return tuple(sorted(found, key=lambda name: (-self.weight_of(name), rank.get(name, -1), name)))
-
-
-NO_COLUMNS: Final = LabelColumns()
-DEFAULT_RULES: Final = LabelRules()
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,13 @@ def raster_codes(columns: LabelColumns, rules: LabelRules, manifest: object) -> 
     ignore = frozenset(ignored) if ignored is not None else frozenset({float(IGNORE)}) - landslide.keys()
     both = sorted(ignore & landslide.keys())
     if both:
-        raise UserError(f"{both[0]:g} is landslide too", "list each value once", file=_file(manifest), field="ignore_values")
+        raise UserError(
+            f"{both[0]:g} is landslide too",
+            "list each value once",
+            file=_file(manifest),
+            field="ignore_values",
+            exit_code=2 if manifest is None else 1,
+        )
     if len(set(landslide.values())) > MAX_GRADES:
         raise UserError(f"names more than {MAX_GRADES} certainties", "name fewer", file=_file(manifest), field="landslide_values")
     return RasterCodes(landslide, ignore, ignored is not None)
@@ -177,3 +181,7 @@ def _values(name: str, column: str, option: str | int | None, manifest: object) 
 
 def _file(manifest: object) -> str | None:
     return None if manifest is None else str(manifest)
+
+
+NO_COLUMNS: Final = LabelColumns()
+DEFAULT_RULES: Final = LabelRules()

@@ -144,7 +144,7 @@ def within(region: Array, radius_m: float, pixel_size: tuple[float, float]) -> A
         bool (H, W).
     """
     height, width = region.shape
-    far = 2 * width + 1
+    far = 2**30  # beyond any radius: a row without the region reaches nothing
     columns = np.arange(width)
     before = np.maximum.accumulate(np.where(region, columns, -far), axis=1)
     after = np.minimum.accumulate(np.where(region, columns, width + far)[:, ::-1], axis=1)[:, ::-1]

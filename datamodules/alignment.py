@@ -23,7 +23,6 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, same_crs
 from datamodules.imagery import nodata_of
@@ -86,13 +85,11 @@ class AlignedRaster:
     role: ClassVar[str]
     dtype: ClassVar[str]
     fill: ClassVar[float]
-    never_nodata: ClassVar[frozenset[float]] = frozenset()
 
     def __init__(self, path: Path, grid: Grid, margin: int, resampling: Resampling, nodata: Nodata = None) -> None:
         self.path = path
         self._source = open_raster(path)
-        tag = self._source.nodata
-        tag = None if tag in self.never_nodata else tag
+        tag = self._believed(self._source.nodata)
         self.nodata_tag = nodata_of(nodata, tag, self._source.dtypes[0], path, f"{self.role}_nodata")
         self.nodata = self.nodata_tag
         flags = {flag.name for flag in self._source.mask_flag_enums[0]}
@@ -118,11 +115,11 @@ class AlignedRaster:
             height=wide.height,
             resampling=resampling,
             src_nodata=source_nodata,
-            nodata=self.fill,
+            nodata=math.nan,  # no class and no height
             dtype="float32",  # holds every class and height exactly enough; a strange label must survive to be reported
             tolerance=_WARP_TOLERANCE,
         )
-        self.nodata = self.fill
+        self.nodata = math.nan
         self._row = self._column = margin
 
     def _require_pixels_of(self, grid: Grid) -> None:
@@ -149,6 +146,10 @@ class AlignedRaster:
                 field=f"{self.role} transform",
                 value=tuple(theirs)[:6],
             )
+
+    def _believed(self, nodata: float | None) -> float | None:
+        """The nodata value of the file, or None where its tag cannot be meant."""
+        return nodata
 
     def read(self, row: int, column: int, height: int, width: int) -> Array:
         """Values of a window whose upper left pixel is (row, column) of the image; (height, width), `fill` where there is no data."""
@@ -325,41 +326,6 @@ class ElevationModel(AlignedRaster):
             if not np.isnan(self.read(row, 0, min(_STRIP_ROWS, self._grid.height - row), self._grid.width)).all():
                 return True
         return False
-
-
-class LabelRaster(AlignedRaster):
-    """Labels on the image grid, uint8, 255 = no data; values are checked as they are read.
-
-    A nodata tag of 0 or 1 is not believed, since these are classes.
-    """
-
-    role, dtype, fill = "label", "uint8", IGNORE
-    never_nodata = frozenset({BACKGROUND, LANDSLIDE})
-
-    def __init__(self, path: Path, grid: Grid, margin: int) -> None:
-        super().__init__(path, grid, margin, Resampling.nearest)
-
-    def _convert(self, read: Array) -> Array:
-        """Labels as uint8.
-
-        Raises:
-            UserError: A value other than 0, 1, 255 and the nodata value.
-        """
-        known = (read == BACKGROUND) | (read == LANDSLIDE) | (read == IGNORE)
-        if not known.all():
-            if self.nodata is not None:
-                known |= np.isnan(read) if math.isnan(self.nodata) else read == self.nodata
-            if not known.all():
-                strange = sorted({float(value) for value in np.unique(read[~known])})[:5]
-                listed = ", ".join(f"{value:g}" for value in strange)
-                raise UserError(
-                    f"holds {listed}", "labels must be 0 (background), 1 (landslide) or 255 (ignore)", file=self.path, field="label"
-                )
-            read = np.where(known & ((read == BACKGROUND) | (read == LANDSLIDE)), read, IGNORE)
-        labels = read.astype(np.uint8, copy=False)
-        if self.nodata not in (None, BACKGROUND, LANDSLIDE, IGNORE):
-            labels[read == self.nodata] = IGNORE
-        return labels
 
 
 def _check_overlap(dataset: DatasetReader, path: Path, grid: Grid, role: str) -> None:

@@ -29,6 +29,8 @@ from datamodules.batch import IGNORE, LANDSLIDE
 from datamodules.components import labelled
 from datamodules.errors import UserError
 from datamodules.grid import same_crs
+from datamodules.label_rules import DEFAULT_RULES, LabelRules
+from datamodules.polygons import LabelPolygons
 from datamodules.reading import SceneReader
 from datamodules.registration import ResidualShift, residual_shift
 from datamodules.scene import Scene
@@ -46,6 +48,8 @@ REMEDIES: Final = {
     "landslide": "put both in one split, or split anew with `zoo-data split`",
     "duplicate": "remove one of them, or put both in one split",
     "near-duplicate": "look at both; remove one, or put both in one split",
+    "empty": "check the label, its layer and the column label_layer",
+    "codes": "state what 255 is: landslide_values or ignore_values, a column of scenes.csv or an option",
     "near": "widen the buffer with `zoo-data split --buffer-m`, or report the distance",
     "alignment": "shift the elevation model, or check the georeference of both; compare with other scenes first",
     "prevalence": "assign scenes with landslides to it",
@@ -129,9 +133,9 @@ def perceptual_bits(image: Array) -> Array | None:
     return np.where(low > np.median(low), 1, -1).astype(np.float32)
 
 
-def _take_stock(scene: Scene, first: SceneReader | None) -> _Inventory:
+def _take_stock(scene: Scene, first: SceneReader | None, rules: LabelRules) -> _Inventory:
     """Read a scene once, window by window; boxes are in the coordinate system of the first scene."""
-    reader = SceneReader(scene, None, 0, "bilinear")
+    reader = SceneReader(scene, None, 0, "bilinear", rules)
     made, grid = _Inventory(reader), reader.grid
     # A scene of unknown place lies far from all others: its coordinates are compared as they are.
     target = first.grid.crs if first and grid.placed else grid.crs
@@ -173,12 +177,13 @@ def _take_stock(scene: Scene, first: SceneReader | None) -> _Inventory:
     return made
 
 
-def audit(scenes: Sequence[Scene], *, near_m: float = 500.0) -> AuditReport:
+def audit(scenes: Sequence[Scene], *, near_m: float = 500.0, rules: LabelRules = DEFAULT_RULES) -> AuditReport:
     """Audit a data set; files are read window by window.
 
     Args:
         scenes: All scenes; those of split "predict" are only read.
         near_m: Pairs of scenes of different splits nearer than this, in metres, are a warning.
+        rules: How labels are read.
 
     Returns:
         The report; nothing is raised for what is wrong with the data.
@@ -186,7 +191,8 @@ def audit(scenes: Sequence[Scene], *, near_m: float = 500.0) -> AuditReport:
     report, stock = AuditReport(), list[_Inventory]()
     for scene in scenes:
         try:
-            made = _take_stock(scene, next((one.reader for one in stock if one.reader.grid.placed), None))
+            made = _take_stock(scene, next((one.reader for one in stock if one.reader.grid.placed), None), rules)
+            _label(report, made)
         except UserError as error:
             report.add("error", "unreadable", (scene.name,), str(error))
             continue
@@ -212,6 +218,18 @@ def _alignment(report: AuditReport, made: _Inventory) -> None:
         detail = f"the elevation model seems to lie {shift.x_m:.3g} m east and {shift.y_m:.3g} m north of where the image shows it"
         more = f"more than its pixel of {shift.dem_pixel_m:.4g} m ({100 * shift.confidence:.0f} % of {shift.windows} windows agree)"
         report.add("warning", "alignment", (name,), f"{detail}, {more}")
+
+
+def _label(report: AuditReport, one: _Inventory) -> None:
+    """A label without any landslide that may be a mistake."""
+    labels = one.reader.opened_labels()
+    if labels is not None and not one.landslide:
+        if isinstance(labels.source, LabelPolygons):
+            if not len(labels.source.shapes):
+                report.add("warning", "empty", (one.reader.scene.name,), "the label layer holds no polygon")
+        elif labels.source.unstated_ignore():
+            report.add("warning", "codes", (one.reader.scene.name,), "the label holds 255, which counts as ignore, and no landslide")
+    one.reader.close()
 
 
 def _prevalence(report: AuditReport, stock: Sequence[_Inventory]) -> None:

@@ -1,7 +1,7 @@
 """Random changes of training windows: geometry for all layers, colour for the image alone.
 
 Two pipelines, since a colour transform that met the elevation model would clip 1200 m to 1.0 without a word. The elevation model
-goes through the geometry as a float image (bilinear), the label as a mask (nearest). Terrain is derived later, in the network, so
+goes through the geometry as a float image (bilinear), the label and its weight as masks (nearest). Terrain is derived later, in the network, so
 aspect and hillshade follow the geometry; where geometry scales, the pixel size goes with it and slopes keep their degrees.
 """
 
@@ -73,7 +73,7 @@ class Augmentation:
                         p=1.0,
                     )
                 )
-            geometry = albumentations.Compose(steps, additional_targets={"dem": "image"}, save_applied_params=True)
+            geometry = albumentations.Compose(steps, additional_targets={"dem": "image", "weight": "mask"}, save_applied_params=True)
             strength = self.colour_strength
             # On its own, since a Compose around one transform of one layer takes longer than the transform.
             colour = albumentations.RandomBrightnessContrast(strength, strength, p=0.8)
@@ -88,25 +88,26 @@ class Augmentation:
                 pixels again to fill it would cost more than the 5 % of pixels are worth.
             pixel_size: Metres (x, y).
             seed: Decides everything.
-            halo: Pixels that image and mask lose on each side.
+            halo: Pixels that image, mask and weight lose on each side.
 
         Returns:
-            Image and mask (H, W) and elevation (H + 2 halo, W + 2 halo), with their pixel size.
+            Image, mask and weight (H, W) and elevation (H + 2 halo, W + 2 halo), with their pixel size.
         """
         geometry, colour = self._compose()
-        image, dem, mask = layers.image, layers.dem, layers.mask
+        image, dem, mask, weight = layers.image, layers.dem, layers.mask, layers.weight
         if self.geometry:
             geometry.set_random_seed(seed)
-            changed = geometry(image=image, dem=dem[..., None], mask=mask)
-            image, dem, mask = changed["image"], changed["dem"][..., 0], changed["mask"]
+            weights = {} if weight is None else {"weight": weight}
+            changed = geometry(image=image, dem=dem[..., None], mask=mask, **weights)
+            image, dem, mask, weight = changed["image"], changed["dem"][..., 0], changed["mask"], changed.get("weight")
             if self.scale or self.shift:
                 mask = _without_blends(mask)
             pixel_size = _new_pixel_size(pixel_size, changed["applied_transforms"])
-        image, mask = crop(image, halo), crop(mask, halo)
+        image, mask, weight = crop(image, halo), crop(mask, halo), None if weight is None else crop(weight, halo)
         if self.colour:
             colour.set_random_seed(seed)
             image = self._recolour(np.ascontiguousarray(image), colour)
-        return Layers(image, dem, mask), pixel_size
+        return Layers(image, dem, mask, weight), pixel_size
 
     def _recolour(self, image: Array, colour: Callable[..., dict[str, Any]]) -> Array:
         """Colour of the image, in the range that albumentations takes."""

@@ -1,6 +1,6 @@
 """The contract between the floors: names, shapes, dtypes and units of one batch."""
 
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ class Batch(TypedDict):
     """float32 (B, 2): metres (x, y) a pixel."""
     tile: list[str]
     """Unique name of each window, `scene:row:col` with the upper left pixel."""
+    weight: NotRequired[Tensor]
+    """float32 (B, H, W) in [0, 1]: weight of each pixel in the segmentation loss, by the certainty of its label; 0 where the mask is 255.
+
+    Only in training batches of data in which some label weighs less than others; absent = 1 everywhere. Evaluation counts all pixels alike.
+    """
 
 
 def validate_batch(batch: Batch) -> None:
@@ -58,6 +63,19 @@ def validate_batch(batch: Batch) -> None:
         raise ValueError(f"batch['mask'] holds {sorted(stray)}; only 0 (background), 1 (landslide) and 255 (ignore) are allowed")
     if batch["pixel_size"].shape != (size, 2) or not bool((batch["pixel_size"] > 0).all()):
         raise ValueError(f"batch['pixel_size'] must be ({size}, 2) and positive metres, not {batch['pixel_size'].tolist()}")
+    _validate_weight(batch)
     # A sampler may draw one window twice, so equal names are allowed; a missing one is not.
     if len(batch["tile"]) != size:
         raise ValueError(f"batch['tile'] must name {size} windows, not {len(batch['tile'])}")
+
+
+def _validate_weight(batch: Batch) -> None:
+    """The part of `validate_batch` that concerns the optional weight."""
+    weight, shape = batch.get("weight"), batch["mask"].shape
+    if weight is not None:
+        if weight.dtype != torch.float32 or weight.shape != shape:
+            raise ValueError(f"batch['weight'] must be float32 {tuple(shape)}, not {weight.dtype} {tuple(weight.shape)}")
+        if not bool(((weight >= 0) & (weight <= 1)).all()):  # written so that NaN is refused too
+            raise ValueError(f"batch['weight'] must lie in [0, 1], not in [{float(weight.min())}, {float(weight.max())}]")
+        if bool(weight[batch["mask"] == IGNORE].any()):
+            raise ValueError("batch['weight'] must be 0 where the mask is 255 (ignore)")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.errors import UserError, exit_with
+from datamodules.label_rules import CERTAINTY, LabelRules, Weight
 
 
 def run() -> None:
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     describe.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
     describe.add_argument("--by-scene", action="store_true", help="one row a scene as well")
+
+    _add_label_options(describe)
 
     index = commands.add_parser(
         "index",
@@ -70,9 +73,13 @@ def main(arguments: Sequence[str]) -> int:
     split.add_argument("--seed", type=int, default=0, help="of ties in the assignment (default: %(default)s)")
     split.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make: foldN/scenes.csv and split.json")
 
+    _add_label_options(split)
+
     check = commands.add_parser("check", help="audit the splits: overlaps, shared landslides, distances, duplicates; exit code 1 on a leak")
     check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
     check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
+
+    _add_label_options(check)
 
     for command in (describe, split, check):
         command.add_argument(
@@ -102,6 +109,36 @@ def _require_regrid(value: str) -> None:
         require_regrid(value)
     except ValueError as error:
         raise UserError("cannot be used", str(error), field="--regrid", value=value, exit_code=2) from error
+
+
+def _add_label_options(command: argparse.ArgumentParser) -> None:
+    """How labels are read: the names and defaults of the data module's options."""
+    options = command.add_argument_group("labels", "as data.landslide_values and so on; columns of scenes.csv come first")
+    options.add_argument("--landslide-values", metavar="V;V", help="landslide in label rasters, as 255 or '1=certain;2=possible' (1)")
+    options.add_argument("--ignore-values", metavar="V;V", help="values of label rasters that count for nothing (255)")
+    options.add_argument("--all-touched", action="store_true", help="draw polygons on all pixels that they touch, not by pixel centres")
+    options.add_argument(
+        "--certainty",
+        nargs="+",
+        type=_certainty,
+        metavar="NAME=WEIGHT",
+        help="loss weight in (0, 1], or ignore, of each certainty (certain=1 probable=1 possible=ignore)",
+    )
+    options.add_argument("--boundary-ignore-m", type=float, default=0.0, help="metres to either side of a boundary that are ignored (0)")
+
+
+def _certainty(text: str) -> tuple[str, Weight]:
+    """`possible=ignore` or `probable=0.5`."""
+    name, _, weight = text.rpartition("=")
+    if weight == "ignore":
+        return name, "ignore"
+    return name, float(weight)
+
+
+def _rules(options: argparse.Namespace) -> LabelRules:
+    """Label options of a command."""
+    certainty = CERTAINTY if options.certainty is None else dict(options.certainty)
+    return LabelRules(options.landslide_values, options.ignore_values, options.all_touched, certainty, options.boundary_ignore_m)
 
 
 def _positive(text: str) -> int:
@@ -136,7 +173,7 @@ def _describe(options: argparse.Namespace) -> int:
     """Print the description of a data set."""
     from datamodules.describing import describe  # noqa: PLC0415 - rasterio, rich
 
-    describe(options.root, tile_size=options.tile_size, by_scene=options.by_scene, regrid=options.regrid)
+    describe(options.root, tile_size=options.tile_size, by_scene=options.by_scene, regrid=options.regrid, rules=_rules(options))
     return 0
 
 
@@ -169,6 +206,7 @@ def _split(options: argparse.Namespace) -> int:
         folds=options.folds,
         seed=options.seed,
         regrid=options.regrid,
+        rules=_rules(options),
     )
     for entry in summary:
         parts = (f"{role} {entry[role]['labelled']:,} px, {entry[role]['landslide']:,} landslide" for role in ("train", "val", "test"))
@@ -184,6 +222,6 @@ def _check(options: argparse.Namespace) -> int:
     from datamodules.overrides import regridded  # noqa: PLC0415 - as the others
     from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
 
-    report = audit(regridded(read_scenes(options.root), options.regrid), near_m=options.near_m)
+    report = audit(regridded(read_scenes(options.root), options.regrid), near_m=options.near_m, rules=_rules(options))
     print_report(report)
     return 0 if report.passed else 1

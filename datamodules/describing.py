@@ -11,6 +11,8 @@ from rich.table import Table
 
 from datamodules.alignment import NO_IMAGE
 from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.certainties import Tally, tally
+from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.overrides import regridded
 from datamodules.reading import SceneReader
 from datamodules.registration import ResidualShift, residual_shift
@@ -26,7 +28,7 @@ _CAPTION = (
 
 @dataclass(frozen=True)
 class SceneDescription:
-    """What one scene holds.
+    """What one scene holds; `tallies` says which landslides, by certainty.
 
     Args:
         scene: The scene.
@@ -52,16 +54,18 @@ class SceneDescription:
     no_dem: int
     no_label: int
     shift: ResidualShift | None
+    tallies: list[Tally]
 
 
-def describe_scene(scene: Scene, tile_size: int) -> SceneDescription:
+def describe_scene(scene: Scene, tile_size: int, rules: LabelRules = DEFAULT_RULES) -> SceneDescription:
     """Read one scene from top to bottom and count."""
-    reader = SceneReader(scene, image_channels=None, margin=0, dem_resampling="bilinear")
+    reader = SceneReader(scene, image_channels=None, margin=0, dem_resampling="bilinear", rules=rules)
     counts = np.zeros(5, dtype=np.int64)
     for layers in reader.strips(_STRIP_ROWS):
         mask = layers.mask
         no_image = mask == NO_IMAGE
         counts += [(mask == LANDSLIDE).sum(), (mask < NO_IMAGE).sum(), no_image.sum(), np.isnan(layers.dem).sum(), (mask == IGNORE).sum()]
+    tallies = tally(reader)
     grid, dem_pixel_size, shift = reader.grid, reader.dem_pixel_size_m, residual_shift(reader)
     reader.close()
     landslide, labelled, missing, no_dem, no_label = (int(count) for count in counts)
@@ -69,11 +73,19 @@ def describe_scene(scene: Scene, tile_size: int) -> SceneDescription:
     pixels = grid.height * grid.width
     km2 = pixels * math.prod(grid.pixel_size) / 1e6
     return SceneDescription(
-        scene, km2, grid.pixel_size, dem_pixel_size, windows, landslide, labelled, pixels, missing, no_dem, no_label, shift
+        scene, km2, grid.pixel_size, dem_pixel_size, windows, landslide, labelled, pixels, missing, no_dem, no_label, shift, tallies
     )
 
 
-def describe(root: Path, *, tile_size: int = 128, by_scene: bool = False, regrid: str = "refuse", console: Console | None = None) -> None:
+def describe(
+    root: Path,
+    *,
+    tile_size: int = 128,
+    by_scene: bool = False,
+    regrid: str = "refuse",
+    console: Console | None = None,
+    rules: LabelRules = DEFAULT_RULES,
+) -> None:
     """Print the description of a data set.
 
     Args:
@@ -82,12 +94,13 @@ def describe(root: Path, *, tile_size: int = 128, by_scene: bool = False, regrid
         by_scene: One row a scene as well.
         regrid: As `LandslideDataModule` takes it.
         console: Where to print; default standard output, at its width or 120 columns in a pipe.
+        rules: How labels are read.
 
     Raises:
         UserError: A file that cannot be used.
     """
     scenes = regridded(read_scenes(root), regrid)
-    described = [describe_scene(scene, tile_size) for scene in scenes]
+    described = [describe_scene(scene, tile_size, rules) for scene in scenes]
     out = console or Console()
     if not out.is_terminal:
         out.width = max(out.width, 140)
@@ -95,6 +108,7 @@ def describe(root: Path, *, tile_size: int = 128, by_scene: bool = False, regrid
         out.print(_table("Scenes", [(item.scene.name, [item]) for item in described], "scene"))
     by_split = [(split, [item for item in described if item.scene.split == split]) for split in SPLITS]
     out.print(_table(f"Splits of {root}", [(split, items) for split, items in by_split if items], "split"))
+    out.print(_landslides([(split, [one for item in items for one in item.tallies]) for split, items in by_split]))
 
 
 def _table(title: str, groups: Sequence[tuple[str, Sequence[SceneDescription]]], head: str) -> Table:
@@ -117,6 +131,24 @@ def _table(title: str, groups: Sequence[tuple[str, Sequence[SceneDescription]]],
             *(_percent(sum(getattr(item, part) for item in items), pixels) for part in ("no_image", "no_dem", "no_label")),
             _shifts([item.shift for item in items if item.shift is not None]),
         )
+    return table
+
+
+def _landslides(groups: Sequence[tuple[str, Sequence[Tally]]]) -> Table:
+    """Landslides of each split by certainty: a row each."""
+    table = Table(title="Landslides by certainty")
+    for column in ("split", "certainty", "weight"):
+        table.add_column(column)
+    for column in ("landslides", "km2", "ignored"):
+        table.add_column(column, justify="right")
+    for split, tallies in groups:
+        kinds = dict.fromkeys((one.certainty, one.weight) for one in tallies)
+        for certainty, weight in sorted(kinds, key=lambda kind: -kind[1]):
+            own = [one for one in tallies if one.certainty == certainty]
+            area, ignored = sum(one.km2 for one in own), sum(one.ignored_km2 for one in own)
+            share = f"{100 * ignored / area:.2f} %" if area else "-"
+            cells = f"{sum(one.landslides for one in own):,}", f"{area:,.4g}", share
+            table.add_row(split, certainty or "not stated", f"{weight:g}" if weight else "ignore", *cells)
     return table
 
 

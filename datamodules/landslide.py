@@ -17,6 +17,8 @@ from datamodules.augmentation import Augmentation
 from datamodules.batch import Batch
 from datamodules.errors import UserError
 from datamodules.hard_negatives import HardNegatives, HardNegativeSource, IntArray, check_shares
+from datamodules.label_rules import CERTAINTY, LabelRules, Weight
+from datamodules.labels import refuse_unstated_ignore
 from datamodules.overrides import regridded, require_regrid
 from datamodules.reading import SceneReader
 from datamodules.sampling import ShardSampler, TrainingSampler
@@ -69,6 +71,12 @@ class LandslideDataModule(L.LightningDataModule):
         dem_resampling: How an elevation model on another grid is brought onto the image's.
         regrid: Of images in degrees, in a stretching projection or rotated, where scenes.csv states nothing: refuse, reproject (a virtual
             north-up grid in metres, UTM where the image is in degrees), or a system for that grid such as EPSG:32645.
+        landslide_values: Values of label rasters that are landslide, such as 255 or "1;2", or with certainties "1=certain;2=possible";
+            null = 1. The column of scenes.csv comes first.
+        ignore_values: Values of label rasters that count for nothing, such as "3;255"; null = 255.
+        all_touched: Draw label polygons on every pixel that they touch; else on those whose centre lies inside.
+        certainty: Loss weight in (0, 1], or `ignore`, of each certainty of landslides; null = certain 1, probable 1, possible ignore.
+        boundary_ignore_m: Metres; pixels with one of the other class within this distance, between centres, are ignored, in evaluation too.
         geometry: Augment training windows by flips, quarter turns, scaling and shifting.
         scale: Largest relative change of scale.
         shift: Largest shift as a share of the window.
@@ -101,6 +109,11 @@ class LandslideDataModule(L.LightningDataModule):
         halo: int = 1,
         dem_resampling: DemResampling = "cubic",
         regrid: str = "refuse",
+        landslide_values: str | int | None = None,
+        ignore_values: str | int | None = None,
+        all_touched: bool = False,
+        certainty: dict[str, Weight] | None = None,
+        boundary_ignore_m: float = 0.0,
         geometry: bool = True,
         scale: float = 0.1,
         shift: float = 0.05,
@@ -119,6 +132,11 @@ class LandslideDataModule(L.LightningDataModule):
         self.regrid = regrid
         self.geometry, self.scale, self.shift = geometry, scale, shift
         self.colour, self.colour_strength, self.seed = colour, colour_strength, seed
+        self.landslide_values, self.ignore_values, self.all_touched = landslide_values, ignore_values, all_touched
+        self.label_rules = LabelRules(
+            landslide_values, ignore_values, all_touched, CERTAINTY if certainty is None else certainty, boundary_ignore_m
+        )
+        self.certainty, self.boundary_ignore_m = dict(self.label_rules.certainty), boundary_ignore_m
         self._readers: dict[str, list[SceneReader]] = {}
         self._windows: dict[str, WindowIndex] = {}
         self._summary: dict[str, SplitSummary] = {}
@@ -174,9 +192,11 @@ class LandslideDataModule(L.LightningDataModule):
             if split not in present:
                 raise UserError("no scene is in this split", "assign some to it", file=self.root, field="split", value=split)
         wanted = [split for split in SPLITS if split in present] if stage in (None, "fit") else required
-        for split in wanted:
-            if split not in self._windows:
-                self._make_ready(split)
+        new = [split for split in wanted if split not in self._windows]
+        for split in new:
+            self._make_ready(split)
+        if not any(self._windows[split].landslide.any() for split in new):
+            refuse_unstated_ignore([reader for split in new for reader in self._readers[split]])
         seed = torch.initial_seed() if self.seed is None else self.seed
         # Without `seed_everything` each process has a seed of its own, but all must deal from one deck.
         self.sampling_seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
@@ -185,7 +205,7 @@ class LandslideDataModule(L.LightningDataModule):
         """Open and check the scenes of a split and list its windows."""
         self._readers[split] = []
         for scene in of_split(self.scenes, split):
-            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling)
+            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling, self.label_rules)
             self._budget -= reader.keep(self._budget)
             self._readers[split].append(reader)
         windows = index_windows(self._readers[split], self.tile_size, self.tile_size, once=True)

@@ -1,14 +1,16 @@
 """Labels from landslide polygons (GeoPackage, Shapefile, GeoJSON), drawn on the image grid window by window.
 
 A pixel is landslide when its centre lies inside a polygon (`all_touched=False`): areas then stay true on average, where counting
-every touched pixel would widen each landslide by half a pixel. All polygons count alike.
+every touched pixel widens each landslide by half a pixel, but keeps those that are thinner than one.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyogrio
 import pyogrio.errors
 import pyogrio.raw
 import pyproj
@@ -19,36 +21,49 @@ from pyproj.exceptions import ProjError
 from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 from datamodules.grid import Grid
+from datamodules.label_rules import DEFAULT_RULES, MAX_GRADES, NO_COLUMNS, LabelColumns, LabelRules
 
+Array = npt.NDArray[Any]
 VECTOR_SUFFIXES: Final = frozenset({".gpkg", ".shp", ".geojson", ".json", ".fgb"})
 
 
 class LabelPolygons:
-    """Landslide polygons as labels of one image, uint8: 0 and 1, 255 beyond the image.
+    """Landslide polygons as grades of landslide of one image, uint8: 0 background, 1 and up landslide, 255 beyond the image.
 
     Args:
-        path: Vector file; its first layer is read.
+        path: Vector file.
         grid: Grid of the image.
+        columns: What scenes.csv says of it: layer, and attribute with the certainty.
+        rules: What holds for the data set.
+
+    Attributes:
+        grades: Certainty of each grade, from grade 1 on; "" where none is stated. Where polygons overlap, the first of them wins.
+        grade_of: int (N), grade of each polygon.
 
     Raises:
-        UserError: Not readable, no coordinate system, no polygons, or none near the image.
+        UserError: Not readable, several layers and none named, no such attribute, a certainty without a weight, no coordinate system,
+            no polygons, or none near the image.
     """
 
-    def __init__(self, path: Path, grid: Grid) -> None:
-        self._grid = grid
-        try:
-            meta, _, geometries, _ = pyogrio.raw.read(path, columns=[])
-        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-            raise UserError("cannot be read as polygons", "give a GeoPackage, Shapefile or GeoJSON", file=path, field="label") from error
-        if meta["crs"] is None:
-            raise UserError("has no coordinate system", "assign it with `ogr2ogr -a_srs EPSG:CODE`", file=path, field="label crs")
+    def __init__(self, path: Path, grid: Grid, columns: LabelColumns = NO_COLUMNS, rules: LabelRules = DEFAULT_RULES) -> None:
+        self._grid, self._all_touched = grid, rules.all_touched
+        for name in ("landslide_values", "ignore_values"):
+            if getattr(columns, name):
+                raise UserError(
+                    "is for rasters, but the label holds polygons", "leave it empty", file=path, field=name, value=getattr(columns, name)
+                )
+        crs, geometries, certainties = _features(path, columns)
         shapes = shapely.make_valid(shapely.from_wkb(geometries))
         dimensions = shapely.get_dimensions(shapes)
         if len(shapes) and not (dimensions == 2).any():
             raise UserError("holds no polygon", "give the outlines of landslides, not points or lines", file=path, field="label")
-        shapes = shapes[dimensions == 2]
+        shapes, certainties = shapes[dimensions == 2], certainties[dimensions == 2]
+        self.grades = rules.ordered(Counter(certainties.tolist()), columns.certainty_field or None, path)
+        if len(self.grades) > MAX_GRADES:
+            raise UserError("holds more than 200 certainties", "name another attribute", file=path, field="certainty_field")
+        self.grade_of = np.array([LANDSLIDE + self.grades.index(name) for name in certainties.tolist()], dtype=np.uint8)
         try:
-            source, target = pyproj.CRS.from_user_input(meta["crs"]), pyproj.CRS.from_wkt(grid.crs.to_wkt())
+            source, target = pyproj.CRS.from_user_input(crs), pyproj.CRS.from_wkt(grid.crs.to_wkt())
             transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
             self._shapes = shapely.transform(shapes, lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1])))
         except ProjError as error:
@@ -66,21 +81,30 @@ class LabelPolygons:
         self._tree = shapely.STRtree(self._shapes)
 
     @property
-    def shapes(self) -> npt.NDArray[Any]:
+    def shapes(self) -> Array:
         """The polygons in the coordinate system of the image, in the order of the file: shapely geometries (N)."""
         return np.asarray(self._shapes)
 
-    def read(self, row: int, column: int, height: int, width: int) -> npt.NDArray[Any]:
-        """Labels of a window whose upper left pixel is (row, column) of the image, uint8 (height, width)."""
+    def inside(self) -> Array:
+        """Positions of the polygons that reach into the image, int (M)."""
+        return np.sort(self._tree.query(shapely.box(*self._grid.bounds), predicate="intersects"))
+
+    def read(self, row: int, column: int, height: int, width: int) -> Array:
+        """Grades of a window whose upper left pixel is (row, column) of the image, uint8 (height, width)."""
         grid = self._grid
         transform = grid.transform_at(row, column)
         left, top = transform.c, transform.f
         window = shapely.box(left, top + transform.e * height, left + transform.a * width, top)
-        near = self._shapes[self._tree.query(window)]
+        near = self._tree.query(window)
+        near = near[np.argsort(-self.grade_of[near].astype(np.int64), kind="stable")]  # what is drawn last wins
         label = np.zeros((height, width), dtype=np.uint8)
         if len(near):
             drawn = rasterio.features.rasterize(
-                near, out=label, transform=transform, default_value=LANDSLIDE, fill=BACKGROUND, all_touched=False
+                zip(self._shapes[near], self.grade_of[near].tolist(), strict=True),
+                out=label,
+                transform=transform,
+                fill=BACKGROUND,
+                all_touched=self._all_touched,
             )
             label = np.asarray(drawn)
         inside = np.s_[max(-row, 0) : max(grid.height - row, 0), max(-column, 0) : max(grid.width - column, 0)]
@@ -90,3 +114,57 @@ class LabelPolygons:
 
     def close(self) -> None:
         """Nothing stays open; here so that polygons and rasters can stand for each other."""
+
+
+def _features(path: Path, columns: LabelColumns) -> tuple[Any, Array, Array]:
+    """Coordinate system, geometries as WKB and certainties in lower case of one layer of a vector file."""
+    try:
+        # Tables without geometry, such as the styles that QGIS keeps in a GeoPackage, hold no landslides.
+        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        layer = _layer(path, columns.label_layer, layers)
+        fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]
+        attribute = columns.certainty_field
+        if attribute and attribute not in fields:
+            raise UserError(
+                f"is no attribute of layer {layer}, which has {', '.join(fields) or 'none'}",
+                "correct the column of scenes.csv",
+                file=path,
+                field="certainty_field",
+                value=attribute,
+            )
+        meta, _, geometries, values = pyogrio.raw.read(path, layer=layer, columns=[attribute] if attribute else [])
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise UserError("cannot be read as polygons", "give a GeoPackage, Shapefile or GeoJSON", file=path, field="label") from error
+    if meta["crs"] is None:
+        raise UserError("has no coordinate system", "assign it with `ogr2ogr -a_srs EPSG:CODE`", file=path, field="label crs")
+    certainties = [_certainty(value) for value in values[0].tolist()] if attribute else [""] * len(geometries)
+    return meta["crs"], geometries, np.array(certainties, dtype=object)
+
+
+def _layer(path: Path, named: str, layers: list[str]) -> str:
+    """The layer that is named, or the only one."""
+    if named and named not in layers:
+        raise UserError(
+            f"is no layer; the file has {', '.join(layers) or 'none'}",
+            "correct the column of scenes.csv",
+            file=path,
+            field="label_layer",
+            value=named,
+        )
+    if not named and len(layers) > 1:
+        raise UserError(
+            f"holds the layers {', '.join(layers)}",
+            "name that of the landslides in the column label_layer of scenes.csv",
+            file=path,
+            field="label",
+        )
+    if not layers:
+        raise UserError("holds no layer with geometries", "give the outlines of landslides", file=path, field="label")
+    return named or layers[0]
+
+
+def _certainty(value: object) -> str:
+    """An attribute as text in lower case; "" where there is none."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN, as a missing number is read
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value).strip().casefold()

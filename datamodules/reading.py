@@ -3,18 +3,17 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel, LabelRaster
+from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel
 from datamodules.batch import IGNORE
 from datamodules.errors import UserError
-from datamodules.grid import Grid
 from datamodules.imagery import ImageRaster
-from datamodules.polygons import VECTOR_SUFFIXES, LabelPolygons
+from datamodules.label_rules import DEFAULT_RULES, LabelRules
+from datamodules.labels import SceneLabels
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]
@@ -28,11 +27,13 @@ class Layers:
         image: (H, W, C), uint8 as in the file, or float32 for any other type.
         dem: float32 (H, W) metres, NaN = no data.
         mask: uint8 (H, W): 0, 1, 255, and 254 where the image has no data.
+        weight: float32 (H, W) in [0, 1], loss weight by certainty; None where all labelled pixels count alike.
     """
 
     image: Array
     dem: Array
     mask: Array
+    weight: Array | None = None
 
 
 class SceneReader:
@@ -45,18 +46,21 @@ class SceneReader:
         image_channels: Bands that the image must have; None accepts any number.
         margin: Pixels of elevation beyond the image that windows may ask for.
         dem_resampling: How to warp an elevation model on another grid.
+        rules: How labels are read.
 
     Raises:
         UserError: A file that is missing, damaged, of the wrong kind or in another place.
     """
 
-    def __init__(self, scene: Scene, image_channels: int | None, margin: int, dem_resampling: DemResampling) -> None:
-        self.scene = scene
+    def __init__(
+        self, scene: Scene, image_channels: int | None, margin: int, dem_resampling: DemResampling, rules: LabelRules = DEFAULT_RULES
+    ) -> None:
+        self.scene, self.rules = scene, rules
         self._margin, self._dem_resampling = margin, dem_resampling
         self._process = -1
         self._image: ImageRaster | None = None
         self._dem: ElevationModel | None = None
-        self._label: LabelRaster | LabelPolygons | None = None
+        self._label: SceneLabels | None = None
         self._kept: Layers | None = None
         image = ImageRaster(scene.image, scene.overrides)
         self.grid, self.num_bands, self._image_dtype = image.grid, image.num_bands, image.dtype
@@ -71,6 +75,8 @@ class SceneReader:
         image.check()
         self._open(image)
         self.dem_pixel_size_m = self._check_dem()
+        labels = self.opened_labels()
+        self.weighted = labels is not None and labels.weighted
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": -1, "_image": None, "_dem": None, "_label": None, "_kept": None}
@@ -82,7 +88,7 @@ class SceneReader:
         scene = self.scene
         self._image = image or ImageRaster(scene.image, scene.overrides, self.grid)
         self._dem = ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling, scene.overrides) if scene.dem else None
-        self._label = _open_label(scene.label, self.grid) if scene.label else None
+        self._label = SceneLabels(scene.label, self.grid, scene.labels, self.rules) if scene.label else None
         self._process = os.getpid()
 
     def _check_dem(self) -> tuple[float, float] | None:
@@ -107,14 +113,14 @@ class SceneReader:
             Bytes taken; 0 if the scene stays on disk.
         """
         margin, height, width = self._margin, self.grid.height, self.grid.width
-        pixel_bytes = self.num_bands * (1 if self._image_dtype == "uint8" else 4) + 1
+        pixel_bytes = self.num_bands * (1 if self._image_dtype == "uint8" else 4) + (5 if self.weighted else 1)
         size = height * width * pixel_bytes + (height + 2 * margin) * (width + 2 * margin) * 4
         if size <= budget:
             image, missing = self.image(0, 0, height, width)
-            label = self.label(0, 0, height, width)
+            label, weight = self._labels(0, 0, height, width)
             if missing is not None:
                 label[missing] = NO_IMAGE
-            self._kept = Layers(image, self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label)
+            self._kept = Layers(image, self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label, weight)
         # Handles are opened again where windows are read: a data set may hold more files than a process may have open.
         self.close()
         return size if self._kept is not None else 0
@@ -147,40 +153,37 @@ class SceneReader:
 
     def label(self, row: int, column: int, height: int, width: int) -> Array:
         """Label, uint8 (height, width): 0, 1, 255; 254 where the reader already knows that the image has no data."""
+        return self._labels(row, column, height, width)[0]
+
+    def _labels(self, row: int, column: int, height: int, width: int) -> tuple[Array, Array | None]:
+        """Label as `label` gives it, and its weight as `Layers` has it."""
+        place = row, column, height, width
         if self._kept is not None:
-            return _cut(self._kept.mask, (row, column, height, width), NO_IMAGE)
+            weight = None if self._kept.weight is None else _cut(self._kept.weight, place, 0)
+            return _cut(self._kept.mask, place, NO_IMAGE), weight
+        labels = self.opened_labels()
+        return (np.full((height, width), IGNORE, dtype=np.uint8), None) if labels is None else labels.read(*place)
+
+    def opened_labels(self) -> SceneLabels | None:
+        """The label's source, with grades of certainty; None for a scene that has no label."""
         self._open()
-        return np.full((height, width), IGNORE, dtype=np.uint8) if self._label is None else self._label.read(row, column, height, width)
+        return self._label
 
     def layers(self, row: int, column: int, height: int, width: int) -> Layers:
         """All layers of a window whose upper left pixel is (row, column)."""
+        mask, weight = self._labels(row, column, height, width)
         if self._kept is not None:  # the kept mask already knows where the image has no data
-            image, mask = (
-                _cut(array, (row, column, height, width), fill) for array, fill in ((self._kept.image, 0), (self._kept.mask, NO_IMAGE))
-            )
-            return Layers(image, self.dem(row, column, height, width), mask)
+            image = _cut(self._kept.image, (row, column, height, width), 0)
+            return Layers(image, self.dem(row, column, height, width), mask, weight)
         image, missing = self.image(row, column, height, width)
-        mask = self.label(row, column, height, width)
         if missing is not None:
             mask[missing] = NO_IMAGE
-        return Layers(image, self.dem(row, column, height, width), mask)
+        return Layers(image, self.dem(row, column, height, width), mask, weight)
 
     def strips(self, num_rows: int) -> Iterator[Layers]:
         """The scene from top to bottom by strips of `num_rows`, so that memory does not grow with its height."""
         for row in range(0, self.grid.height, num_rows):
             yield self.layers(row, 0, min(num_rows, self.grid.height - row), self.grid.width)
-
-
-def _open_label(path: Path, grid: Grid) -> LabelRaster | LabelPolygons:
-    """Labels from a raster or from polygons."""
-    if path.suffix.lower() in VECTOR_SUFFIXES and not grid.placed:
-        raise UserError(
-            "are polygons, and the image has no place on the map",
-            "georeference the image, or give a label raster of its size",
-            file=path,
-            field="label",
-        )
-    return LabelPolygons(path, grid) if path.suffix.lower() in VECTOR_SUFFIXES else LabelRaster(path, grid, 0)
 
 
 def _cut(array: Array, place: tuple[int, int, int, int], fill: float) -> Array:

@@ -2,7 +2,7 @@
 
 A data set is a manifest `scenes.csv` (columns scene, image, dem, label, split, region; paths relative to the manifest) or the folder
 layout `{train,val,test}/{images,dem,masks}/NAME.tif`, in which each file is a scene of its own, read as one window. Optional columns
-state what files leave out or have wrong: `datamodules/overrides.py` lists them.
+state what files leave out or have wrong (`datamodules/overrides.py` lists them) and how labels are read (`LabelColumns`).
 """
 
 import csv
@@ -10,16 +10,18 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
 from datamodules.errors import UserError
+from datamodules.label_rules import NO_COLUMNS, LabelColumns
 from datamodules.overrides import OVERRIDE_COLUMNS, Overrides, read_overrides
 
 MANIFEST: Final = "scenes.csv"
 COLUMNS: Final = ("scene", "image", "dem", "label", "split", "region")
-OPTIONAL_COLUMNS: Final = OVERRIDE_COLUMNS
+LABEL_COLUMNS: Final = tuple(item.name for item in fields(LabelColumns))
+OPTIONAL_COLUMNS: Final = (*OVERRIDE_COLUMNS, *LABEL_COLUMNS)
 """Read where the header has them, written where a scene states something."""
 SPLITS: Final = ("train", "val", "test", "predict")
 _WHOLE_CONTENT_BYTES: Final = 64 * 2**20
@@ -40,6 +42,7 @@ class Scene:
         region: Free name of the area, for splits by region.
         one_window: The scene is a ready-made tile: it is never cut at random offsets.
         overrides: What the user states about the files.
+        labels: How its label is read.
     """
 
     name: str
@@ -50,10 +53,12 @@ class Scene:
     region: str = ""
     one_window: bool = False
     overrides: Overrides = field(default_factory=Overrides)
+    labels: LabelColumns = NO_COLUMNS
 
     def optional_cells(self) -> dict[str, str]:
         """Optional columns of the manifest in which this scene states something, in the order of `OPTIONAL_COLUMNS`."""
-        return {column: text for column, text in self.overrides.texts().items() if text}
+        texts = {**self.overrides.texts(), **{column: getattr(self.labels, column) for column in LABEL_COLUMNS}}
+        return {column: text for column, text in texts.items() if text}
 
 
 def read_scenes(root: str | os.PathLike[str]) -> list[Scene]:
@@ -140,7 +145,9 @@ def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
     image = paths["image"]
     assert image is not None
     overrides = read_overrides(values, manifest, line)
-    return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], values["region"], overrides=overrides)
+    labels = LabelColumns(*(values[column] for column in LABEL_COLUMNS))
+    region = values["region"]
+    return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], region, overrides=overrides, labels=labels)
 
 
 def read_folder(folder: Path) -> list[Scene]:

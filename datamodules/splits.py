@@ -2,7 +2,7 @@
 
 A block split keeps images and elevation models where they are. Of each scene it writes one label raster a split, in which all that
 is not of the split is 255, and lists the scene once a split (`valley__train`, `valley__test`). A landslide goes as a whole to the
-split of the block that holds most of it. Labels of two splits are at least the buffer apart:
+split of the block that holds most of it, those that training ignores as uncertain too: the rasters keep certainties. Labels of two splits are at least the buffer apart:
 
 - background within half the buffer of a block of another split (the whole buffer where blocks meet at a corner) is 255;
 - background within the buffer of a landslide of another split is 255;
@@ -12,7 +12,6 @@ Distances to landslides are distances to the boxes of their pieces, hence never 
 window may still see its pixels as context: choose a buffer not shorter than the side of a window.
 """
 
-import csv
 import json
 import os
 import shutil
@@ -26,16 +25,16 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
-from datamodules.components import Strip, Survey, metre_coordinates, strips, survey, systems, whole_landslides
+from datamodules.components import Strip, Survey, is_landslide, metre_coordinates, strips, survey, systems, whole_landslides
 from datamodules.errors import UserError
 from datamodules.folds import ROLES, balanced_folds, roles_of_folds
+from datamodules.label_rules import DEFAULT_RULES, NO_COLUMNS, LabelColumns, LabelRules
 from datamodules.overrides import regridded
 from datamodules.reading import SceneReader
 from datamodules.scene import MANIFEST, Scene, read_scenes, write_manifest
+from datamodules.scene_splits import split_by_scene
 
 Array = npt.NDArray[Any]
 Block = tuple[int, int, int]  # coordinate system, row, column
@@ -53,6 +52,7 @@ def split_scenes(
     folds: int,
     seed: int,
     regrid: str = "refuse",
+    rules: LabelRules = DEFAULT_RULES,
 ) -> list[dict[str, Any]]:
     """Write `out/foldN/scenes.csv` for each fold, and `out/split.json` with settings and counts.
 
@@ -66,12 +66,13 @@ def split_scenes(
         folds: Number of folds, at least 3; of no meaning for "region".
         seed: Of ties in the assignment.
         regrid: As `LandslideDataModule` takes it; written into the manifests.
+        rules: How labels are read; a band along boundaries is left to training.
 
     Returns:
         One entry a fold: name, and per split the labelled and landslide pixels and the scenes.
 
     Raises:
-        UserError: Wrong settings, a file that cannot be used, or too few units.
+        UserError: Wrong settings, a file that cannot be used, too few units, or a landslide in scenes that the column sets apart.
     """
     _check(by, block_m, buffer_m, folds, out)
     scenes = regridded(read_scenes(root), regrid)
@@ -79,7 +80,7 @@ def split_scenes(
     scenes = [scene for scene in scenes if scene.split != "predict"]
     if not scenes:
         raise UserError("has no labelled scene", "list scenes with labels", file=root, field="split")
-    readers = [SceneReader(scene, None, 0, "bilinear") for scene in scenes]
+    readers = [SceneReader(scene, None, 0, "bilinear", rules) for scene in scenes]
     surveys = [survey(reader, block_m if by == "blocks" else 1e9) for reader in readers]
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
@@ -89,7 +90,7 @@ def split_scenes(
             plan.write(temporary, predicted)
             summary = plan.summary
         else:
-            summary = _by_scene(root, temporary, surveys, predicted, by, column, buffer_m, folds, seed)
+            summary = split_by_scene(root, temporary, surveys, predicted, by, column, buffer_m, folds, seed)
         settings = {"by": by, "column": column, "block_m": block_m, "buffer_m": buffer_m, "folds": len(summary), "seed": seed}
         (temporary / SUMMARY).write_text(json.dumps({"settings": settings, "folds": summary}, indent=1) + "\n", encoding="utf-8")
         if out.is_dir():
@@ -110,74 +111,6 @@ def _check(by: str, block_m: float, buffer_m: float, folds: int, out: Path) -> N
         raise UserError("is shorter than the buffer", "choose larger blocks", field="--block-m", value=block_m, exit_code=2)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("exists and is not empty", "choose another folder or remove it", file=out, field="--out", exit_code=2)
-
-
-def _by_scene(
-    root: Path,
-    out: Path,
-    surveys: Sequence[Survey],
-    predicted: Sequence[Scene],
-    by: str,
-    column: str,
-    buffer_m: float,
-    folds: int,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Manifests in which each scene is in one split as a whole."""
-    scenes = [one.reader.scene for one in surveys]
-    counts = np.array([[sum(one.labelled.values()), one.piece_blocks[:, 3].sum()] for one in surveys], dtype=np.float64)
-    keys = list(map(str, _near(surveys, buffer_m))) if by == "scene" else _values(root, scenes, "region" if by == "region" else column)
-    names, unit = np.unique(keys, return_inverse=True)
-    sizes = np.zeros((len(names), 2))
-    np.add.at(sizes, unit, counts)
-    if by == "region":
-        folds = len(names)
-        if folds < 3:
-            raise UserError(f"names {folds} regions", "train, val and test need one each", file=root, field="region")
-    assigned = np.arange(folds) if by == "region" else balanced_folds(sizes, folds, seed)
-    summary = []
-    for fold in range(folds):
-        roles = np.array(roles_of_folds(assigned, folds, fold))[unit]
-        folder = out / f"fold{fold}"
-        folder.mkdir()
-        rows = [replace(scene, split=str(role)) for scene, role in zip(scenes, roles, strict=True)]
-        write_manifest([*rows, *predicted], folder / MANIFEST)
-        entry: dict[str, Any] = (
-            {"fold": fold, "tests": [str(name) for name in names[assigned == fold]]} if by != "scene" else {"fold": fold}
-        )
-        for role in ROLES:
-            own = counts[roles == role].sum(axis=0)
-            entry[role] = {"scenes": int((roles == role).sum()), "labelled": int(own[0]), "landslide": int(own[1])}
-        summary.append(entry)
-    return summary
-
-
-def _values(root: Path, scenes: Sequence[Scene], column: str) -> list[str]:
-    """Values of one column of the manifest, one a scene.
-
-    Raises:
-        UserError: No manifest, no such column, or an empty value.
-    """
-    manifest = root / MANIFEST if root.is_dir() else root
-    if not manifest.is_file():
-        raise UserError("is a folder without scenes.csv", "make one with `zoo-data index` and fill the column", file=root, field=column)
-    with manifest.open(encoding="utf-8-sig", newline="") as stream:
-        rows = {(row.get("scene") or "").strip(): (row.get(column) or "").strip() for row in csv.DictReader(stream)}
-    for scene in scenes:
-        if not rows.get(scene.name):
-            raise UserError("is missing or empty", f"fill the column for scene {scene.name}", file=manifest, field=column)
-    return [rows[scene.name] for scene in scenes]
-
-
-def _near(surveys: Sequence[Survey], buffer_m: float) -> Array:
-    """Group of each scene: scenes of one coordinate system whose images are within the buffer, by way of others too, are one group."""
-    numbers = np.array(systems([one.reader for one in surveys]))
-    factors = [one.reader.grid.crs.linear_units_factor[1] for one in surveys]
-    shapes = [shapely.box(*(np.array(one.reader.grid.bounds) * factor)) for one, factor in zip(surveys, factors, strict=True)]
-    pairs = shapely.STRtree(shapes).query(shapes, predicate="dwithin", distance=buffer_m)
-    pairs = pairs[:, numbers[pairs[0]] == numbers[pairs[1]]]
-    graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), tuple(pairs)), shape=(len(surveys), len(surveys)))
-    return np.asarray(connected_components(graph, directed=False)[1])
 
 
 @dataclass(frozen=True)
@@ -281,6 +214,8 @@ class BlockPlan:
         """Labels of one scene for each fold and split; a split without a labelled pixel gets no row."""
         one = self.surveys[number]
         grid, scene = one.reader.grid, one.reader.scene
+        opened = one.reader.opened_labels()
+        columns = _columns(opened.grades if opened else ())
         profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": grid.height, "width": grid.width, "crs": grid.crs}
         profile |= {"transform": grid.transform, "nodata": IGNORE, "compress": "deflate", "tiled": True, "BIGTIFF": "IF_SAFER"}
         stem = f"{number:04d}_{scene.name}".replace("/", "_").replace(os.sep, "_")
@@ -297,7 +232,7 @@ class BlockPlan:
                     for at, labels in enumerate(self.labels(number, strip, fold)):
                         window = rasterio.windows.Window(0, strip.row, grid.width, len(labels))
                         files[fold][at].write(labels, 1, window=window)
-                        counts[fold, at] += (labels != IGNORE).sum(), (labels == LANDSLIDE).sum()
+                        counts[fold, at] += (labels != IGNORE).sum(), is_landslide(labels).sum()
         one.reader.close()
         for fold, listed in enumerate(rows):
             for at, role in enumerate(ROLES):
@@ -306,24 +241,24 @@ class BlockPlan:
                 if not known:
                     path.unlink()
                     continue
-                listed.append(replace(scene, name=f"{scene.name}__{role}", label=path, split=role, one_window=False))
+                listed.append(replace(scene, name=f"{scene.name}__{role}", label=path, split=role, one_window=False, labels=columns))
                 entry = self.summary[fold][role]
                 entry["scenes"], entry["labelled"] = entry["scenes"] + 1, entry["labelled"] + known
                 entry["landslide"] += landslide
 
     def labels(self, number: int, strip: Strip, fold: int) -> list[Array]:
-        """Labels of a strip of a scene, one a split in the order of `ROLES`: uint8 (H, W), 255 where it is of another split or too near."""
+        """Grades of a strip of a scene, one a split in the order of `ROLES`: uint8 (H, W), 255 where it is of another split or too near."""
         plan, one, start = self.folds[fold], self.surveys[number], int(self.starts[number])
-        background = strip.mask == BACKGROUND
+        background = strip.grades == BACKGROUND
         role_of = self._block_roles(number, strip, fold)
         background &= ~self._near_landslides(number, strip, fold, role_of)
         codes = np.array([ROLES.index(role) if role else -1 for role in plan.landslides] + [-1], dtype=np.int8)
         mine = np.append(codes[self.landslide_of[start : start + len(one.boxes)]], -1)[strip.pieces]
         made = []
         for at in range(len(ROLES)):
-            labels = np.full_like(strip.mask, IGNORE)
+            labels = np.full_like(strip.grades, IGNORE)
             labels[background & (role_of == at)] = BACKGROUND
-            labels[mine == at] = LANDSLIDE
+            labels[mine == at] = strip.grades[mine == at]
             made.append(labels)
         return made
 
@@ -331,10 +266,10 @@ class BlockPlan:
         """Split of each background pixel by its block, int8 (H, W); -1 within half the buffer of a block of another split."""
         one, blocks = self.surveys[number], self.folds[fold].blocks
         x, y = metre_coordinates(one.reader.grid)
-        rows = one.block_rows[strip.row : strip.row + len(strip.mask)]
-        y = y[strip.row : strip.row + len(strip.mask)]
+        rows = one.block_rows[strip.row : strip.row + len(strip.grades)]
+        y = y[strip.row : strip.row + len(strip.grades)]
         half_pixel = float(np.hypot(*one.reader.grid.pixel_size)) / 2
-        made = np.full(strip.mask.shape, -1, dtype=np.int8)
+        made = np.full(strip.grades.shape, -1, dtype=np.int8)
         for row in np.unique(rows).tolist():
             for column in np.unique(one.block_columns).tolist():
                 role = blocks.get((self.systems[number], row, column))
@@ -356,12 +291,12 @@ class BlockPlan:
         """Where a pixel is within the buffer of a kept landslide of another split than the pixel's: bool (H, W)."""
         one, kept = self.surveys[number], self.folds[fold].landslides
         x, y = metre_coordinates(one.reader.grid)
-        y = y[strip.row : strip.row + len(strip.mask)]
+        y = y[strip.row : strip.row + len(strip.grades)]
         reach = self.buffer_m + float(np.hypot(*one.reader.grid.pixel_size)) / 2
         left, bottom, right, top = self.boxes.T
         near = (self.piece_system == self.systems[number]) & (left <= x[-1] + reach) & (right >= x[0] - reach)
         near &= (bottom <= y[0] + reach) & (top >= y[-1] - reach)
-        found = np.zeros(strip.mask.shape, dtype=bool)
+        found = np.zeros(strip.grades.shape, dtype=bool)
         for piece in np.flatnonzero(near).tolist():
             role = kept[self.landslide_of[piece]]
             if not role:
@@ -375,6 +310,14 @@ class BlockPlan:
             close = _squared_distance(box, x[place[1]], y[place[0]]) < reach**2
             found[place] |= close & (role_of[place] != ROLES.index(role))
         return found
+
+
+def _columns(grades: Sequence[str]) -> LabelColumns:
+    """Columns of scenes.csv for a raster of grades; none where it holds 0, 1 and 255 without certainties."""
+    if not any(grades):
+        return NO_COLUMNS
+    values = ";".join(f"{grade}={name}" if name else f"{grade}" for grade, name in enumerate(grades, start=LANDSLIDE))
+    return LabelColumns(landslide_values=values, ignore_values=str(IGNORE))
 
 
 def _squared_distance(box: Array, x: Array, y: Array) -> Array:

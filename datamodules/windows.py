@@ -146,6 +146,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         self.readers, self.index = list(readers), index
         self.size, self.halo, self.jitter, self.augmentation = size, halo, jitter, augmentation
 
+        self.weighted = augmentation is not None and any(reader.weighted for reader in self.readers)
         self._open: dict[int, None] = {}  # scenes by last use, since a process may have only so many files open
 
     def __len__(self) -> int:
@@ -183,7 +184,10 @@ class WindowDataset(Dataset[dict[str, Any]]):
             layers, pixel_size = self.augmentation(layers, pixel_size, seed, halo)
         else:
             layers = Layers(crop(layers.image, halo), layers.dem, crop(layers.mask, halo))
-        return _sample(layers, pixel_size, f"{reader.scene.name}:{row}:{column}")
+        sample = _sample(layers, pixel_size, f"{reader.scene.name}:{row}:{column}")
+        if self.weighted:  # in every window of a data set or in none, so that all batches have the same keys
+            sample["weight"] = _weight(layers)
+        return sample
 
     def _evaluation_sample(self, position: int) -> dict[str, Any]:
         """A window as it is."""
@@ -200,6 +204,12 @@ class WindowDataset(Dataset[dict[str, Any]]):
 def _sample(layers: Layers, pixel_size: tuple[float, float], tile: str) -> dict[str, Any]:
     """One window before it joins a batch: image (H, W, C) as read, mask with 254 where the image has no data."""
     return {"image": layers.image, "dem": layers.dem, "mask": layers.mask, "pixel_size": pixel_size, "tile": tile}
+
+
+def _weight(layers: Layers) -> Array:
+    """Loss weight of each pixel, float32 (H, W), 0 where nothing counts."""
+    weight = np.ones(layers.mask.shape, dtype=np.float32) if layers.weight is None else layers.weight
+    return np.where(layers.mask >= NO_IMAGE, np.float32(0), weight)
 
 
 def stack(samples: Sequence[dict[str, Any]], drop: Modality | None = None) -> Batch:
@@ -221,10 +231,13 @@ def stack(samples: Sequence[dict[str, Any]], drop: Modality | None = None) -> Ba
     dem = np.stack([sample["dem"] for sample in samples])[:, None]
     if drop is not None:
         (image if drop == "image" else dem).fill(np.nan)
-    return Batch(
+    batch = Batch(
         image=torch.from_numpy(image),
         dem=torch.from_numpy(dem),
         mask=torch.from_numpy(mask),
         pixel_size=torch.tensor([sample["pixel_size"] for sample in samples], dtype=torch.float32),
         tile=[sample["tile"] for sample in samples],
     )
+    if "weight" in samples[0]:
+        batch["weight"] = torch.from_numpy(np.stack([sample["weight"] for sample in samples]))
+    return batch

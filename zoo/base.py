@@ -89,7 +89,7 @@ class LandslideModule(L.LightningModule):
 
     def objective(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of a training batch by name; `total` is optimised, every term is logged as `train/<term>`."""
-        terms = self.loss(self.network(batch["image"], batch["dem"], batch["pixel_size"]), batch["mask"])
+        terms = self.loss(self.network(batch["image"], batch["dem"], batch["pixel_size"]), batch["mask"], batch.get("weight"))
         return {**terms, "total": terms["segmentation"]}
 
     def on_optimizer_step(self) -> None:

@@ -115,12 +115,17 @@ class HardNegativeMining(Callback):
 
 def _validates_at(trainer: L.Trainer, done: int) -> bool:
     """Whether a validation follows that many batches."""
+    if trainer.val_check_batch is None:
+        raise UserError(
+            "hard negatives are not mined by the clock", "give a number of batches", field="trainer.val_check_interval", exit_code=2
+        )
+    between = int(trainer.val_check_batch)
     if trainer.check_val_every_n_epoch is None:
-        return done % int(trainer.val_check_batch) == 0
+        return done % between == 0
     epochs, begun = divmod(done, int(trainer.num_training_batches))
     if begun == 0:
         return epochs % trainer.check_val_every_n_epoch == 0
-    return begun % int(trainer.val_check_batch) == 0 and (epochs + 1) % trainer.check_val_every_n_epoch == 0
+    return begun % between == 0 and (epochs + 1) % trainer.check_val_every_n_epoch == 0
 
 
 def _data_of(trainer: L.Trainer) -> LandslideDataModule:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
+from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE, Batch
 
 BoundaryParts = Literal["all", "back_side"]
 
@@ -32,6 +32,16 @@ class BoundaryCells(NamedTuple):
     """Landslide side: mostly landslide, touches the band."""
     outer: Tensor
     """Near background: no landslide at all, touches the band."""
+
+
+@torch.no_grad()
+def certain_mask(batch: Batch) -> Tensor:
+    """The mask, uint8 (B, H, W), with 255 where a label weighs less than 1: what contrast and labels of objects are drawn from.
+
+    A key that stays in a queue, or a prototype, has no weight of its own; hence pixels that count fully take part and no others.
+    """
+    weight = batch.get("weight")
+    return batch["mask"] if weight is None else batch["mask"].masked_fill(weight < 1, IGNORE)
 
 
 def grid_size(height: int, width: int, stride: int) -> tuple[int, int]:

@@ -73,7 +73,7 @@ class HPCLNet(LandslideModule):
         features = network.encode(image, terrain)
         decoded = network.decoder_features(features)
         height, width = batch["mask"].shape[-2:]
-        terms = self.loss(network.classify(decoded)[..., :height, :width], batch["mask"])
+        terms = self.loss(network.classify(decoded)[..., :height, :width], batch["mask"], batch.get("weight"))
         if self.hyper_pixels is None:
             return {**terms, "total": terms["segmentation"]}
         if self.global_step < self._warmup_steps:

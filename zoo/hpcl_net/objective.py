@@ -17,6 +17,7 @@ from zoo.contrast import (
     background_cells,
     boundary_cells,
     cell_shares,
+    certain_mask,
     gather_cells,
     info_nce,
     sample_cells,
@@ -139,7 +140,7 @@ def draw_pairs(batch: Batch, size: tuple[int, int], stride: int, options: HPCLOp
         stride: Pixels a hyper-pixel.
         options: Parts of the boundary, kind of negatives, numbers.
     """
-    mask = batch["mask"]
+    mask = certain_mask(batch)
     band = boundary_cells(mask, stride, size=size, radius=options.boundary_radius, parts=options.boundary_parts, dem=batch["dem"])
     outer = band.outer if options.negatives == "boundary_outer" else background_cells(cell_shares(mask, stride, size))
     slots = max(min(options.anchors_per_image, options.max_anchors // len(mask), size[0] * size[1]), 1)

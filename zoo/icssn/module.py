@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from datamodules.errors import UserError
 from zoo.base import LandslideModule, OptimOptions
+from zoo.contrast import certain_mask
 from zoo.icssn.network import ObjectHeads, cell_projector, pool, segmentation_parameters, zero_of
 from zoo.icssn.objective import (
     ICSSNOptions,
@@ -155,10 +156,10 @@ class ICSSN(LandslideModule):
             terrain: (B, K, H, W), normalised.
         """
         features = self.network.encode(image, terrain)
-        terms = self.loss(self.network.decode(features), batch["mask"])
+        terms = self.loss(self.network.decode(features), batch["mask"], batch.get("weight"))
         total = terms["segmentation"]
         if self.sub_objects is not None:
-            terms["sub_object_contrast"] = self.sub_objects(features[-1], batch["mask"])
+            terms["sub_object_contrast"] = self.sub_objects(features[-1], certain_mask(batch))
             total = total + self.iteration.socl_weight * terms["sub_object_contrast"]
         return {**terms, "total": total}
 
@@ -172,7 +173,7 @@ class ICSSN(LandslideModule):
             image: (B, C, H, W), standardised.
             terrain: (B, K, H, W), normalised.
         """
-        options, heads, mask = self.iteration, self.objects, batch["mask"]
+        options, heads, mask = self.iteration, self.objects, certain_mask(batch)
         assert heads is not None
         if options.objects == "crops":
             crops, labels = draw_crops(mask, options)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from zoo.base import LandslideModule, OptimOptions
+from zoo.contrast import certain_mask
 from zoo.losses import LossOptions
 from zoo.mrife.network import EnhancedSegmentor, EnhancementBranch
 from zoo.mrife.objective import EnhancementOptions, FeatureEnhancement, check_options
@@ -89,10 +90,10 @@ class MRIFE(LandslideModule):
         if self.branch is not None and self.branch.feedback is not None:
             keep = (torch.rand(len(deep), 1, 1, 1, device=deep.device) < FEEDBACK_SHARE).to(deep.dtype)
             features = [*features[:-1], self.branch(deep, keep)]
-        terms = self.loss(network.decode(features), batch["mask"])
+        terms = self.loss(network.decode(features), batch["mask"], batch.get("weight"))
         if self.distillation is None:
             return {**terms, "total": terms["segmentation"]}
-        enhanced = self.distillation(network, self._branch(), image, terrain, deep, batch["mask"])
+        enhanced = self.distillation(network, self._branch(), image, terrain, deep, certain_mask(batch))
         rise = min((self.global_step + 1) / self._warmup_steps, 1.0) if self._warmup_steps else 1.0
         total = terms["segmentation"]
         for name, weight in (("mfm", options.mfm_weight), ("contrast", options.contrast_weight)):

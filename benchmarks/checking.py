@@ -14,7 +14,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from benchmarks.suite import RESERVED_SETTINGS, RunSpec, near
+from benchmarks.composing import near
+from benchmarks.suite import RESERVED_SETTINGS, RunSpec
 from datamodules.errors import UserError, exit_with
 
 

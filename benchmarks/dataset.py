@@ -3,18 +3,41 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.atomic import write_json
-from benchmarks.suite import Suite, data_root
+from benchmarks.suite import Suite
 from datamodules.errors import UserError
 
 DATA_SUFFIXES: Final = frozenset(
     {".tif", ".tiff", ".vrt", ".png", ".jpg", ".jpeg", ".img", ".h5", ".gpkg", ".geojson", ".shp", ".dbf", ".shx", ".prj", ".csv"}
 )
 """Files that can reach a pixel or a label; notes and previews beside them do not make results stale."""
+
+
+def data_root(suite: Suite) -> Path | None:
+    """The folder of `data.root` with its variables filled in; None for synthetic data.
+
+    Raises:
+        UserError: A variable is not set, or there is no such folder.
+    """
+    if suite.data.root is None:
+        return None
+    for name in re.findall(r"\$\{(\w+)\}", suite.data.root):
+        if not os.environ.get(name):
+            raise UserError(
+                f"the environment variable {name} is not set",
+                f"export {name}=FOLDER, or give --data.root",
+                field="data.root",
+                value=suite.data.root,
+            )
+    root = Path(os.path.expandvars(suite.data.root)).expanduser()
+    if not root.is_dir():
+        raise UserError("no such folder", "correct data.root of the suite", file=root, field="data.root", value=suite.data.root)
+    return root
 
 
 def synthetic_root(suite: Suite, runs: Path) -> Path:

@@ -19,7 +19,8 @@ from benchmarks.display import Display
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
 from benchmarks.record import load_records
 from benchmarks.runner import Places, last_error_line, run_suite, state_of
-from benchmarks.suite import SUITES, RunSpec, load_suite, plan
+from benchmarks.composing import SUITES
+from benchmarks.suite import RunSpec, load_suite, plan
 from datamodules.errors import UserError
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_run.py")))

@@ -121,7 +121,9 @@ def _without(runs: list[Any], names: Any, path: Path) -> list[Any]:  # noqa: ANN
         raise UserError("must be a list of names of runs", file=path, field="without", value=names, exit_code=2)
     for name in names:
         if name not in known:
-            raise UserError("no such run in the extended suite", near(str(name), known), file=path, field="without", value=name, exit_code=2)
+            raise UserError(
+                "no such run in the extended suite", near(str(name), known), file=path, field="without", value=name, exit_code=2
+            )
     return [run for run in runs if not isinstance(run, dict) or run.get("name") not in names]
 
 

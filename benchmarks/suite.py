@@ -338,9 +338,7 @@ def plan(
         shared |= {"split": suite.data.split.settings(suite.data.folds)}
     folds = _chosen_folds(suite, only_folds)
     specs = [
-        RunSpec(
-            name=name, method=name, hyperparameters={}, data_settings=suite.data.settings, budget=None, seed=None, fold=fold, **shared
-        )
+        RunSpec(name=name, method=name, hyperparameters={}, data_settings=suite.data.settings, budget=None, seed=None, fold=fold, **shared)
         for name in suite.references
         for fold in folds
     ]

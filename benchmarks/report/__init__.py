@@ -3,6 +3,7 @@
 rows.py       records -> rows (one a method and setting, all seeds of it together)
 derived.py    histograms beside the records -> calibration, tiles
 tables.py     rows -> cells -> Markdown, CSV, the terminal
+gains.py      gains over the own baseline; published beside measured where the data are declared to be the papers'
 published.py  the papers' own numbers, in tables of their own
 writing.py    REPORT.md, results.csv, the marked part of a README
 """

@@ -125,7 +125,9 @@ def _data_lines(data: dict[str, Any]) -> list[str]:
         apart = ", ".join(f"{pair} {metres:,.0f} m" for pair, metres in audit["distance_m"].items() if metres is not None)
         outcome = "passed" if audit["passed"] else f"FAILED, {leaks_of(audit)}"
         lines.append(f"  - audit: {outcome}; {audit['findings']['warning']} warning(s); apart at least {apart or NOTHING}")
-        lines.append(f"  - manifest: SHA-256 `{data['manifest_sha256']}`" if data["manifest_sha256"] else "  - no manifest: folders are the splits")
+        lines.append(
+            f"  - manifest: SHA-256 `{data['manifest_sha256']}`" if data["manifest_sha256"] else "  - no manifest: folders are the splits"
+        )
     return lines
 
 

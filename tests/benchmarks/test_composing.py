@@ -1,10 +1,12 @@
 """Suite files that extend others, and runs that hold a grid."""
 
 import copy
+import re
 
 import pytest
 import yaml
 
+from benchmarks.composing import SUITES
 from benchmarks.grids import expand
 from benchmarks.suite import load_suite, plan
 from datamodules.errors import UserError
@@ -168,3 +170,15 @@ def test_wrong_grids_are_refused(write, grid, told):
         load_suite(write("x.yaml", {**BASE, "runs": [{"name": "n", "hyperparameters": {"name": 1}, "grid": grid}]}))
     for words in told:
         assert words in str(caught.value)
+
+
+def test_the_examples_of_the_readme_are_suites(tmp_path):
+    examples = re.findall(r"```yaml\n(.*?)```", (SUITES / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for number, example in enumerate(examples):
+        (tmp_path / f"{number}.yaml").write_text(example.replace("extends: mars.yaml", "extends: mars"))
+    mine, image = (load_suite(str(tmp_path / f"{number}.yaml")) for number in range(2))
+    assert [run.name for run in mine.runs if "grid" in run.name or "weight" in run.name] == [
+        f"HPCL-Net, contrast_weight={weight}, encoder={encoder}" for weight in (0.05, 0.1) for encoder in ("resnet18", "resnet50")
+    ]
+    assert {run.method or image.common.method for run in image.runs} == {"deeplab", "icssn", "mrife"}
+    assert len(plan(mine)) == len(mine.references) * 5 + len(mine.runs) * 5 * 3

@@ -98,9 +98,7 @@ def test_each_row_runs_once_a_fold_and_seed():
     assert {spec.key for spec in plan(SUITE, fingerprint="f", only_folds=[2, 0])} == {spec.key for spec in specs if spec.fold != 1}
 
 
-@pytest.mark.parametrize(
-    "change", [{"block_m": 1280.0}, {"buffer_m": 10.0}, {"seed": 1}, {"by": "scene"}, {"by": "region"}], ids=lambda change: str(change)
-)
+@pytest.mark.parametrize("change", [{"block_m": 1280.0}, {"buffer_m": 10.0}, {"seed": 1}, {"by": "scene"}, {"by": "region"}], ids=str)
 def test_other_folds_are_other_runs(change):
     other = dataclasses.replace(SUITE, data=dataclasses.replace(SUITE.data, split=dataclasses.replace(SUITE.data.split, **change)))
     keys = [{spec.key for spec in plan(suite, fingerprint="f")} for suite in (SUITE, other)]
@@ -272,7 +270,7 @@ def test_a_report_over_folds_averages_them_and_lists_each():
     assert row[3] == "6"
     assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in row
     folds = [line for line in lines if line[0] == "image" and len(line) == 10]
-    assert [line[1:3] + [line[7]] for line in folds] == [[str(fold), "2", f"{0.1 * fold + 0.005:.3f} ± 0.007"] for fold in range(3)]
+    assert [[*line[1:3], line[7]] for line in folds] == [[str(fold), "2", f"{0.1 * fold + 0.005:.3f} ± 0.007"] for fold in range(3)]
     assert ["long [1]", "deeplab", "–", "5 of 6"] in [line[:4] for line in lines]
     assert "[1] own budget: max_steps 8 instead of 4." in report
     assert ["long", "2", "1", "not run"] in [line[:4] for line in lines]

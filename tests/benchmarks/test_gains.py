@@ -25,14 +25,13 @@ SUITE = Suite(
 IOU = {"base": (0.30, 0.32, 0.34), "ICSSN": (0.36, 0.37, 0.41), "MRIFE": (0.40, 0.38, 0.39), "HPCL": (0.5, 0.5, 0.5)}
 
 
-def records(suite, iou=IOU, **changes):
+def records(suite, iou=IOU):
     made = {}
     for spec in plan(suite, fingerprint="f"):
         value = iou[spec.name][spec.seed] + 0.01 * (spec.fold or 0)
         test = {**dict.fromkeys(("prevalence", "precision", "recall", "f1", "miou", "ap", "threshold"), 0.5), "iou_landslide": value}
         environment = {"git": {"commit": None}, "cpu": "c", "gpu": None, "threads": 1, "packages": {}, "date": "2026-01-01"}
         data = {"name": "set", "fingerprint": "f", "splits": {}}
-        spec = dataclasses.replace(spec, **changes)
         made[spec.key] = RunRecord(spec.key, "finished", spec.to_dict(), {"val": test, "test": test}, environment=environment, data=data)
     return made
 
@@ -136,7 +135,7 @@ def test_every_published_row_of_a_named_set_stands_beside_a_method_and_the_first
     groups = [group for group in load_published().groups if group.set]
     assert {group.set for group in groups} == {"icssn_mrife", "hpcl"}
     for group in groups:
-        assert [row.ours for row in group.rows][0] == "deeplab"
+        assert next(row.ours for row in group.rows) == "deeplab"
         assert all(row.ours for row in group.rows)
 
 

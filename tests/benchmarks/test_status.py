@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_failed_interrupted_and_running_runs(places):
     assert "process 1 on elsewhere" in running(work)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 def test_a_number_that_another_process_has_by_now_is_no_run(places):
     work = places.run(SPEC.key)
     work.mkdir(parents=True)

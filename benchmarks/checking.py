@@ -36,7 +36,7 @@ def check_in_child(specs: Sequence[RunSpec], portions: Sequence[Portion] = ()) -
     command = [sys.executable, "-m", "benchmarks.checking"]
     done = subprocess.run(  # noqa: S603 - our own module
         command,
-        input=json.dumps({"specs": [spec.to_dict() for spec in specs], "portions": [_plain(portion) for portion in portions]}),
+        input=json.dumps({"specs": [spec.to_dict() for spec in specs], "portions": [plain(portion) for portion in portions]}),
         text=True,
         capture_output=True,
         check=False,
@@ -46,7 +46,8 @@ def check_in_child(specs: Sequence[RunSpec], portions: Sequence[Portion] = ()) -
         raise UserError(lines[-1].removeprefix("error: "), exit_code=done.returncode)
 
 
-def _plain(portion: Portion) -> dict[str, Any]:
+def plain(portion: Portion) -> dict[str, Any]:
+    """A portion for the child's standard input."""
     return {**dataclasses.asdict(portion), "root": str(portion.root), "runs": str(portion.runs)}
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ import rasterio
 from affine import Affine
 
 from benchmarks import auditing
+from benchmarks.atomic import write_json
 from benchmarks.auditing import furnish, load_audit, prepare, refuse_leaks
 from benchmarks.cli import COMMITTED, numbers
 from benchmarks.dataset import Portion, fingerprint, manifest_sha256
@@ -180,6 +182,36 @@ def test_regions_are_folds_and_their_number_must_be_right(root, runs):
     with pytest.raises(UserError, match="name 3 regions.*set folds to 3"):
         prepare([wrong])
     assert not wrong.folds.exists()
+
+
+def test_a_run_reads_its_fold_and_keeps_audit_and_manifest(root, runs, monkeypatch):
+    from benchmarks import checking
+    from benchmarks import run as run_module
+    from benchmarks.status import RUNNING
+
+    suite = dataclasses.replace(SUITE, data=dataclasses.replace(SUITE.data, settings={"tile_size": 64}))
+    places = Places(runs, "s")
+    spec = plan(suite, fingerprint=fingerprint(root, places.fingerprints))[1]
+    (portion,) = portions_of([spec], root, places)
+    request = {"specs": [spec.to_dict()], "portions": [checking.plain(portion)]}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+    assert checking.main([]) == 0
+    work = places.run(spec.key)
+    write_json(work / "spec.json", spec.to_dict())
+    furnish(portion, work)
+    _, _, _, *arguments = command(spec, root, places, options=["--no-wandb"])
+    assert run_module.main([argument.replace("{threads}", "1") for argument in arguments]) == 0
+    record = load_records(places.records)[spec.key]
+    assert record.spec["fold"] == 1
+    assert record.data["audit"] == load_audit(portion)
+    assert record.data["manifest_sha256"] == manifest_sha256(work / "scenes.csv")
+    assert not (work / RUNNING).exists()
+    labelled = 0
+    for scene in read_scenes(portion.folder):
+        if scene.split == "test":
+            with rasterio.open(scene.label) as file:
+                labelled += int((file.read(1) != 255).sum())
+    assert record.data["splits"]["test"]["pixels"] == labelled > 0
 
 
 @pytest.fixture

@@ -92,7 +92,8 @@ def test_declared_data_bring_published_measured_difference_and_interval_together
     suite = with_data(SUITE, published_set="icssn_mrife")
     found = records(suite)
     report = report_markdown(collect(suite if how == "the suite" else SUITE, found))
-    lines = {tuple(line[:3]): line[3:] for line in cells(report[report.index("## Published and measured") : report.index("## Each run")])}
+    beside = report[report.index("## Published and measured") : report.index("Gain over the baseline")]
+    lines = {tuple(line[:3]): line[3:] for line in cells(beside)}
     half = stats.t.ppf(0.975, 2) * stats.sem(IOU["ICSSN"])
     assert lines["ICSSN", "ICSSN", "IoU"] == ["0.3743", "0.380", "3", f"+0.006 [{0.0057 - half:+.3f}, {0.0057 + half:+.3f}]"]
     assert lines["ICSSN", "ICSSN", "P"][0] == "*≈ 0.457*"

@@ -14,7 +14,7 @@ from benchmarks.auditing import refuse_leaks
 from benchmarks.checking import check_in_child
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
 from benchmarks.record import load_records
-from benchmarks.report import Report, collect, derive, insert_into, marked_suites, write_report
+from benchmarks.report import Report, collect, derive, insert_into, leak_warning, marked_suites, write_report
 from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
 from benchmarks.runner import Places, command, keyed_plan, portions_of, run_suite, state_of
 from benchmarks.status import status_of, status_table
@@ -166,6 +166,7 @@ def _report(suite: Suite, places: Places, readmes: Sequence[Path] = ()) -> int:
     if not report.records and not report.failed:
         raise UserError("holds no record of this suite", f"`zoo-bench run {suite.name}` first, or give --results", file=places.records)
     console = _console()
+    console.print(leak_warning(report), style="bold red", markup=False, end="")
     for title, (header, lines), left in (
         (suite.title or suite.name, results_table(report), 3),
         ("References", references_table(report), 2),

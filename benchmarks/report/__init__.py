@@ -10,6 +10,6 @@ writing.py    REPORT.md, results.csv, the marked part of a README
 
 from benchmarks.report.derived import derive
 from benchmarks.report.rows import Report, Row, collect
-from benchmarks.report.writing import insert_into, marked_suites, report_markdown, results_block, write_report
+from benchmarks.report.writing import insert_into, leak_warning, marked_suites, report_markdown, results_block, write_report
 
-__all__ = ["Report", "Row", "collect", "derive", "insert_into", "marked_suites", "report_markdown", "results_block", "write_report"]
+__all__ = ["Report", "Row", "collect", "derive", "insert_into", "leak_warning", "marked_suites", "report_markdown", "results_block", "write_report"]

@@ -74,7 +74,9 @@ def _compose(path: Path, schema: type, heirs: tuple[Path, ...]) -> dict[str, Any
     parent, without = content.pop("extends", None), content.pop("without", [])
     if parent is None:
         if without:
-            raise UserError("there is nothing to leave out", "it belongs to a suite with `extends:`", file=path, field="without")
+            raise UserError(
+                "there is nothing to leave out", "it belongs to a suite with `extends:`", file=path, field="without", exit_code=2
+            )
         return content
     if "name" not in content:
         # Two suites of one name would share working folder and records.

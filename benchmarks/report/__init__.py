@@ -12,4 +12,15 @@ from benchmarks.report.derived import derive
 from benchmarks.report.rows import Report, Row, collect
 from benchmarks.report.writing import insert_into, leak_warning, marked_suites, report_markdown, results_block, write_report
 
-__all__ = ["Report", "Row", "collect", "derive", "insert_into", "leak_warning", "marked_suites", "report_markdown", "results_block", "write_report"]
+__all__ = [
+    "Report",
+    "Row",
+    "collect",
+    "derive",
+    "insert_into",
+    "leak_warning",
+    "marked_suites",
+    "report_markdown",
+    "results_block",
+    "write_report",
+]

@@ -1,25 +1,34 @@
-"""Are the settings of all runs ones that methods and data module know? Asked before anything starts, in a process of its own.
+"""Are the settings of all runs ones that methods and data module know, and do their splits leak? Asked before anything starts.
 
-    python -m benchmarks.checking < SPECS.json
+    python -m benchmarks.checking < REQUEST.json
 
-The answer needs torch and the whole zoo, a gigabyte that the runner would hold on to for as long as the runs last.
+In a process of its own: the answer needs torch and the whole zoo, a gigabyte that the runner would hold on to for as long as runs last.
 """
 
+import dataclasses
 import inspect
 import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from benchmarks.suite import RESERVED_SETTINGS, RunSpec, near
+from benchmarks.auditing import prepare
+from benchmarks.composing import near
+from benchmarks.dataset import Portion
+from benchmarks.suite import RESERVED_SETTINGS, RunSpec
 from datamodules.errors import UserError, exit_with
 
 
-def check_in_child(specs: Sequence[RunSpec]) -> None:
-    """`check_specs` in a process of its own.
+def check_in_child(specs: Sequence[RunSpec], portions: Sequence[Portion] = ()) -> None:
+    """`check_specs`, then `auditing.prepare`, in a process of its own.
+
+    Args:
+        specs: What is to be run.
+        portions: What it will read; none for a check of the settings alone.
 
     Raises:
         UserError: Names row, field and remedy.
@@ -27,7 +36,7 @@ def check_in_child(specs: Sequence[RunSpec]) -> None:
     command = [sys.executable, "-m", "benchmarks.checking"]
     done = subprocess.run(  # noqa: S603 - our own module
         command,
-        input=json.dumps([spec.to_dict() for spec in specs]),
+        input=json.dumps({"specs": [spec.to_dict() for spec in specs], "portions": [plain(portion) for portion in portions]}),
         text=True,
         capture_output=True,
         check=False,
@@ -35,6 +44,11 @@ def check_in_child(specs: Sequence[RunSpec]) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"`{' '.join(command)}` ended with {done.returncode}"]
         raise UserError(lines[-1].removeprefix("error: "), exit_code=done.returncode)
+
+
+def plain(portion: Portion) -> dict[str, Any]:
+    """A portion for the child's standard input."""
+    return {**dataclasses.asdict(portion), "root": str(portion.root), "runs": str(portion.runs)}
 
 
 def check_specs(specs: Sequence[RunSpec]) -> None:
@@ -70,10 +84,13 @@ def _check_data_settings(settings: Mapping[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check the specs on standard input."""
+    """Check the specs and portions on standard input."""
     if arguments:
         raise UserError("takes no arguments", "give the specs on standard input", exit_code=2)
-    check_specs([RunSpec.from_dict(values) for values in json.load(sys.stdin)])
+    request = json.load(sys.stdin)
+    check_specs([RunSpec.from_dict(values) for values in request["specs"]])
+    if request["portions"]:
+        prepare(Portion(**{**values, "root": Path(values["root"]), "runs": Path(values["runs"])}) for values in request["portions"])
     return 0
 
 

@@ -10,17 +10,19 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from benchmarks.atomic import write_text
+from benchmarks.auditing import refuse_leaks
 from benchmarks.checking import check_in_child
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
-from benchmarks.record import RunRecord, load_records
-from benchmarks.report import Report, collect, insert_into, marked_suites, write_report
+from benchmarks.record import load_records
+from benchmarks.report import Report, collect, insert_into, leak_warning, marked_suites, write_report
 from benchmarks.report.comparing import TITLES, compare, comparison_tables, verdict
 from benchmarks.report.comparison_figure import comparison_svg
 from benchmarks.report.intervals import gains_table
 from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
 from benchmarks.report.uncertainty import uncertainty
-from benchmarks.runner import Places, command, keyed_plan, run_suite, state_of
-from benchmarks.suite import Suite, load_suite
+from benchmarks.runner import Places, command, keyed_plan, portions_of, run_suite, state_of
+from benchmarks.status import status_of, status_table
+from benchmarks.suite import PublishedSet, Suite, load_suite, with_data
 from datamodules.errors import UserError, exit_with
 
 PIPED_WIDTH: Final = 200
@@ -31,12 +33,25 @@ READMES: Final = ("README.md", "zoo/*/README.md")
 """Files whose marked tables `report --all` writes anew, from the root of the repository."""
 
 
+def numbers(text: str | list[int]) -> list[int]:
+    """Whole numbers from 0: `0,1` or `[0,1]`.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    parts = text if isinstance(text, list) else text.strip("[] ").split(",")
+    found = [int(part) for part in parts]
+    if any(number < 0 for number in found):
+        raise ValueError(f"{text} holds a number below 0")
+    return found
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="zoo-bench", description="Compare methods on one data set under one protocol. --debug shows tracebacks.")
     commands = parser.add_subcommands(dest="command")
     for name, text in (
         ("run", "do the runs of a suite that are not finished, then report"),
-        ("status", "what is finished, failed, interrupted, waiting"),
+        ("status", "what is finished, stale and why, failed, running, interrupted, waiting"),
         ("report", "tables from the records: REPORT.md, results.csv, terminal"),
         ("compare", "is row A better than row B, by how much, how sure"),
     ):
@@ -54,13 +69,23 @@ def _parser() -> ArgumentParser:
             sub.add_argument("--out", type=str | None, default=None, help="also write the figure to this .svg file")
         sub.add_argument("--runs", type=str, default="runs", help="working folder of all suites: data, checkpoints, logs")
         sub.add_argument("--results", type=str | None, default=None, help="folder of records/ and REPORT.md; default RUNS/SUITE")
+        sub.add_argument("--data.root", type=str | None, default=None, help="folder of the data, instead of the suite's own")
+        sub.add_argument("--folds", type=int | None, default=None, help="every run once a fold, on so many; default the suite's own")
+        sub.add_argument(
+            "--published-set",
+            type=PublishedSet | None,
+            default=None,
+            help="declare that the data are this test set of the papers, so that the report puts their numbers beside the measured ones",
+        )
         if name == "run":
+            sub.add_argument("--fold", type=numbers, default=None, help="these folds only, as 0,1")
+            sub.add_argument("--allow-leaks", action="store_true", help="run on splits that leak; every record and the report say so")
             sub.add_argument("--launcher", type=str, default="local", help="where runs are executed: local")
             sub.add_argument("--max-parallel", type=int | None, default=None, help="runs at a time; default one a GPU, or one a core")
             sub.add_argument("--devices-per-run", type=int, default=1, help="GPUs of each run")
             sub.add_argument("--num-workers", type=int | None, default=None, help="loader workers a run; default 0 on CPU, else by cores")
             sub.add_argument("--timeout-minutes", type=float | None, default=None, help="end a run that takes longer; it counts as failed")
-            sub.add_argument("--seeds", type=list[int] | None, default=None, help="instead of the suite's own, as [0,1]")
+            sub.add_argument("--seeds", type=numbers, default=None, help="instead of the suite's own, as 0,1")
             sub.add_argument("--no-wandb", action="store_true", help="no offline wandb runs")
             sub.add_argument("--dry-run", action="store_true", help="print the runs and their commands, do nothing")
         commands.add_subcommand(name, sub, help=text)
@@ -75,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         return _report_all(Path(options.runs))
     if options.suite is None:
         raise UserError("no suite", "name one, or give --all", field="suite", exit_code=2)
-    suite = load_suite(options.suite)
+    suite = with_data(load_suite(options.suite), root=options.data.root, folds=options.folds, published_set=options.published_set)
     places = Places(Path(options.runs), suite.name, Path(options.results) if options.results else None)
     if parsed.command == "run":
         return _dry_run(suite, places, options) if options.dry_run else _run(suite, places, options)
@@ -88,12 +113,16 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
     records = load_records(places.records)  # first: a corrupt one should be told before any data are made
-    specs, root = keyed_plan(suite, places, seeds=options.seeds, make_data=True)
+    specs, root = keyed_plan(suite, places, seeds=options.seeds, only_folds=options.fold, make_data=True)
     assert root is not None
-    if all(state_of(spec, records, places) == "finished" for spec in specs):
+    waiting = [spec for spec in specs if state_of(spec, records, places) != "finished"]
+    if not waiting:
         print(f"all {len(specs)} runs of {suite.name} are finished; nothing to do")
     else:
-        check_in_child(specs)
+        portions = portions_of(waiting, root, places)
+        check_in_child(specs, portions)
+        for leak in refuse_leaks(portions, allow=options.allow_leaks):
+            print(f"LEAK, allowed by --allow-leaks: {leak}")
         launcher = _launcher(options)
         run_suite(specs, root, places, launcher, options=_run_options(options, launcher))
     return _report(suite, places)
@@ -122,7 +151,7 @@ def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: A
 
 def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
     records = load_records(places.records)
-    specs, root = keyed_plan(suite, places, seeds=options.seeds)
+    specs, root = keyed_plan(suite, places, seeds=options.seeds, only_folds=options.fold)
     check_in_child(specs)
     launcher = _launcher(options)
     if root is None:
@@ -137,22 +166,9 @@ def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401
 def _status(suite: Suite, places: Places) -> int:
     records = load_records(places.records)
     specs, root = keyed_plan(suite, places)
-    report = collect(suite, records)
-    if root is None:
-        # Without the data no key is known, but settings and seed tell whose record is whose.
-        mine = {(row.spec.identity, record.spec["seed"]): record for row in [*report.references, *report.rows] for record in row.records}
-        found: list[RunRecord | None] = [mine.get((spec.identity, spec.seed)) for spec in specs]
-    else:
-        found = [records.get(spec.key) for spec in specs]
-    lines = []
-    for spec, record in zip(specs, found, strict=True):
-        state = state_of(spec, records, places) if record is None else record.status
-        error = "" if record is None or record.error is None else f"{record.error['line']} (log: {record.error['log']})"
-        lines.append([spec.name, "" if spec.seed is None else str(spec.seed), state, "" if record is None else record.key, error])
-    done = sum(line[2] == "finished" for line in lines)
-    header = ["name", "seed", "state", "key", "last error"]
-    _console().print(to_terminal(f"{suite.name}: {done} of {len(specs)} runs finished", header, lines, left=5))
-    _tell_left_out(report)
+    title, header, lines = status_table(suite.name, status_of(specs, records, places, keyed=root is not None))
+    _console().print(to_terminal(title, header, lines, left=len(header)))
+    _tell_left_out(collect(suite, records))
     return 0
 
 
@@ -186,6 +202,7 @@ def _collected(suite: Suite, places: Places) -> Report:
 def _report(suite: Suite, places: Places, readmes: Sequence[Path] = ()) -> int:
     report = _collected(suite, places)
     console = _console()
+    console.print(leak_warning(report), style="bold red", markup=False, end="")
     for title, (header, lines), left in (
         (suite.title or suite.name, results_table(report), 3),
         ("References", references_table(report), 2),

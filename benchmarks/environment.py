@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +52,33 @@ def code_state() -> dict[str, Any]:
     return {"commit": commit.strip(), "dirty": bool(status), "changes": changes}
 
 
+def changed_since(git: Mapping[str, Any]) -> str:
+    """How the code that would run now differs from the code that made a record; empty where it does not.
+
+    Args:
+        git: What `code_state` said then.
+    """
+    now = code_state()
+    if (now["commit"], now["changes"]) == (git.get("commit"), git.get("changes")):
+        return ""
+    if git.get("commit") is None:
+        return "made outside a repository"
+    commit = str(git["commit"])
+    if git.get("dirty"):
+        return f"made with uncommitted changes to {commit[:12]}"
+    names = _git("diff", "--name-only", commit, "--", *CODE)
+    if names is None:
+        return f"commit {commit[:12]} is not in this repository"
+    others = _git("ls-files", "--others", "--exclude-standard", "--", *CODE) or ""
+    count = len(set(names.split("\n") + others.split("\n")) - {""})
+    return f"{count} files differ from {commit[:12]}" if count else ""
+
+
+def versions() -> dict[str, str | None]:
+    """Installed version of each package that can change a score."""
+    return {package: _version(package) for package in PACKAGES}
+
+
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -78,7 +106,7 @@ def capture(*, threads: int, gpu: str | None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": versions(),
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,

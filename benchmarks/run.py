@@ -24,9 +24,11 @@ from torch import Tensor
 
 from benchmarks import references
 from benchmarks.atomic import write_json
+from benchmarks.auditing import AUDIT
 from benchmarks.callbacks import Checkpoints, Clock, Progress
 from benchmarks.environment import capture, code_state
 from benchmarks.record import Histograms, RunRecord, save_record
+from benchmarks.status import mark_running
 from benchmarks.suite import RunSpec
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule
@@ -233,7 +235,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one specification; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Run one specification of a suite.")
     parser.add_argument("spec", type=Path, help="spec.json, written by zoo-bench run")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set, or scenes.csv of one fold of it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--devices", type=int, default=1, help="GPUs (or CPU processes) of this run")
@@ -245,6 +247,16 @@ def main(arguments: Sequence[str]) -> int:
     except (FileNotFoundError, json.JSONDecodeError, TypeError) as error:
         raise UserError(f"not a run specification ({error})", "let zoo-bench run write it", file=options.spec, exit_code=2) from None
     torch.set_num_threads(options.threads)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return _execute(spec, options)  # another process of the same run
+    marker = mark_running(options.spec.parent)
+    try:
+        return _execute(spec, options)
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
     work = options.spec.parent
     if spec.is_reference:
         began = time.perf_counter()
@@ -261,6 +273,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         result = trained
     record, histograms = result
+    audit = work / AUDIT
+    record.data["audit"] = json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else None  # None: run by hand, not audited
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     record.environment.update(capture(threads=options.threads, gpu=gpu))
     save_record(record, options.out, histograms)

@@ -1,6 +1,6 @@
 """Plan, resume, status: which runs of a suite are still to be done, and doing them.
 
-    RUNS/SUITE/KEY/     spec.json, log.txt, checkpoints/, csv/, wandb/ of one run (working state)
+    RUNS/SUITE/KEY/     spec.json, audit.json, log.txt, checkpoints/, csv/, wandb/ of one run (working state); scenes.csv of its fold
     RESULTS/records/    one record a run; RESULTS is RUNS/SUITE unless --results says otherwise
 
 A finished record is never made again. A failed run is tried again, from the start if it failed by itself; a run that was
@@ -20,11 +20,13 @@ from types import FrameType
 from typing import Literal
 
 from benchmarks.atomic import write_json
-from benchmarks.dataset import existing_root, fingerprint, provide
+from benchmarks.auditing import furnish
+from benchmarks.dataset import Portion, existing_root, fingerprint, provide
 from benchmarks.display import Display
 from benchmarks.launchers import Ended, Job, Launcher, Started
 from benchmarks.record import RunRecord, load_record, load_records, save_record
 from benchmarks.suite import RunSpec, Suite, plan
+from datamodules.scene import MANIFEST
 
 State = Literal["finished", "failed", "interrupted", "waiting"]
 DEFAULT_PROGRAM = (sys.executable, "-m", "benchmarks.run")
@@ -81,7 +83,7 @@ def state_of(spec: RunSpec, records: dict[str, RunRecord], places: Places) -> St
 
 
 def keyed_plan(
-    suite: Suite, places: Places, *, seeds: Sequence[int] | None = None, make_data: bool = False
+    suite: Suite, places: Places, *, seeds: Sequence[int] | None = None, only_folds: Sequence[int] | None = None, make_data: bool = False
 ) -> tuple[list[RunSpec], Path | None]:
     """The specs of a suite with the fingerprint of its data, and the folder of the data.
 
@@ -89,18 +91,25 @@ def keyed_plan(
         suite: From `load_suite`.
         places: Its folders.
         seeds: Instead of the suite's own.
+        only_folds: Some of the suite's folds.
         make_data: Make synthetic data that do not exist yet; otherwise keys stay without a fingerprint and the folder is None.
     """
     root = provide(suite, places.runs) if make_data else existing_root(suite, places.runs)
     contents = fingerprint(root, places.fingerprints) if root is not None else ""
-    return plan(suite, fingerprint=contents, seeds=seeds), root
+    return plan(suite, fingerprint=contents, seeds=seeds, only_folds=only_folds), root
+
+
+def portions_of(specs: Sequence[RunSpec], root: Path, places: Places) -> list[Portion]:
+    """What the specs read, each portion once."""
+    return list({spec.fold: Portion.of(spec, root, places.runs) for spec in specs}.values())
 
 
 def command(
     spec: RunSpec, root: Path, places: Places, *, options: Sequence[str] = (), program: Sequence[str] = DEFAULT_PROGRAM
 ) -> tuple[str, ...]:
     """The command line of one run; `{threads}` is left for the launcher."""
-    arguments = [str(places.run(spec.key) / "spec.json"), "--data", str(root), "--out", str(places.records), "--threads", "{threads}"]
+    data = root if spec.fold is None else places.run(spec.key) / MANIFEST
+    arguments = [str(places.run(spec.key) / "spec.json"), "--data", str(data), "--out", str(places.records), "--threads", "{threads}"]
     return (*program, *arguments, *options)
 
 
@@ -132,6 +141,7 @@ def run_suite(
     pending = {spec.key: spec for spec in specs if state_of(spec, records, places) != "finished"}
     for key, spec in pending.items():
         write_json(places.run(key) / "spec.json", spec.to_dict())
+        furnish(Portion.of(spec, root, places.runs), places.run(key))
     jobs = [Job(key, command(spec, root, places, options=options, program=program), places.log(key)) for key, spec in pending.items()]
     display = display or Display(specs, places)
     display.skipped(len(specs) - len(pending))

@@ -7,29 +7,26 @@ devices, workers, paths or names of rows were used to make it.
 
 import copy
 import dataclasses
-import difflib
 import hashlib
 import json
-import os
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
 
-import yaml
-
 from benchmarks.blocks import Blocks
+from benchmarks.composing import compose, deep_merge, find_suite, near, refuse_unknown
+from benchmarks.grids import expand
 from datamodules.errors import UserError
 
 PROTOCOL: Final = 1
 """Version of what `benchmarks.run` does with a spec; raised when the same spec would score differently, and part of each key."""
 
-SUITES: Final = Path(__file__).parent / "suites"
 REFERENCES: Final = ("all_background", "slope_threshold")
 Reference = Literal["all_background", "slope_threshold"]
+PublishedSet = Literal["icssn_mrife", "hpcl"]
+"""Test sets that the papers' numbers are of; see published.yaml."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,22 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
+class Split:
+    """How folds are made; arguments of `datamodules.splits.split_scenes`, with its meanings."""
+
+    by: Literal["blocks", "scene", "region", "column"] = "blocks"
+    column: str = "region"
+    block_m: float = 5000.0
+    buffer_m: float = 500.0
+    seed: int = 0
+
+    def settings(self, folds: int) -> dict[str, Any]:
+        """What decides the folds, the number of them included; an argument without a meaning for `by` is left out."""
+        needed = {"blocks": ("block_m", "buffer_m", "seed"), "scene": ("buffer_m", "seed"), "column": ("column", "seed"), "region": ()}
+        return {"folds": folds, "by": self.by, **{name: getattr(self, name) for name in needed[self.by]}}
+
+
+@dataclass(frozen=True)
 class Data:
     """The data of a suite: a folder that exists (`root`) or synthetic scenes that are made once (`synthesize`)."""
 
@@ -50,6 +63,12 @@ class Data:
     synthesize: Synthesis | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """Arguments of `LandslideDataModule` that can change a score; not its root, batch size, seed or workers."""
+    folds: int | None = None
+    """Every run is done once a fold; None: once, on the splits that the data come with."""
+    split: Split = field(default_factory=Split)
+    """Of no meaning without folds."""
+    published_set: PublishedSet | None = None
+    """Declares the data to be a test set of the papers; only then are their numbers put beside the measured ones."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,8 @@ class Run:
     budget: dict[str, Any] = field(default_factory=dict)
     baseline: str | None = None
     """Name of the run that this one's gains are measured against."""
+    grid: dict[str, Any] = field(default_factory=dict)
+    """Dotted places and lists of their values; empty once `grids.expand` has made one row of each combination."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +161,23 @@ class RunSpec:
     seed: int | None
     """None for a reference row."""
     data_fingerprint: str = ""
-    """Hash of the contents of the data set (`dataset.fingerprint`); empty as long as the data were not looked at."""
+    """Hash of the contents of the data set (`dataset.fingerprint`), before folds are made of it; empty as long as the data were not
+    looked at."""
+    fold: int | None = None
+    """From 0; None where the splits are those of the data."""
+    split: dict[str, Any] | None = None
+    """`Split.settings`, which decide the fold."""
+    published_set: PublishedSet | None = None
+    """Test set of the papers that the data were declared to be; a mere name."""
+    protocol: int = 1
+    """`PROTOCOL` at the time; 1 in records that do not say."""
 
     # The allow-list. A field that is missing here can never make a finished result look stale; one that is wrongly missing
     # would reuse results that it changes. The tests hold both directions.
-    KEYED: typing.ClassVar[tuple[str, ...]] = ("method", "hyperparameters", "data_settings", "data_fingerprint", "budget", "seed")
+    KEYED: typing.ClassVar[tuple[str, ...]] = (
+        *("protocol", "method", "hyperparameters", "data_settings", "data_fingerprint", "budget", "seed"),
+        *("fold", "split"),
+    )
 
     @property
     def key(self) -> str:
@@ -153,13 +186,14 @@ class RunSpec:
 
     @property
     def identity(self) -> str:
-        """The key without data contents and seed: equal for the records that belong into one row of a report."""
-        return self._hash(tuple(name for name in self.KEYED if name not in {"data_fingerprint", "seed"}))
+        """The key without data contents, fold and seed: equal for the records that belong into one row of a report."""
+        return self._hash(tuple(name for name in self.KEYED if name not in {"data_fingerprint", "fold", "seed"}))
 
     @property
     def title(self) -> str:
-        """Row and seed, for people."""
-        return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
+        """Row, fold and seed, for people."""
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return self.name + fold + ("" if self.seed is None else f", seed {self.seed}")
 
     @property
     def is_reference(self) -> bool:
@@ -167,7 +201,10 @@ class RunSpec:
         return self.method in REFERENCES
 
     def _hash(self, names: Sequence[str]) -> str:
-        content = {"protocol": PROTOCOL, **{name: getattr(self, name) for name in names}}
+        content = {name: getattr(self, name) for name in names}
+        for name in ("fold", "split"):
+            if content.get(name) is None:
+                content.pop(name, None)  # keys of runs without folds are older than folds
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -181,64 +218,27 @@ class RunSpec:
         return cls(**values)
 
 
-def deep_merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    """A new mapping with the values of `update` over those of `base`; mappings merge key by key, lists are replaced.
-
-    Example:
-        >>> deep_merge({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}})
-        {'a': {'b': 1, 'c': [2]}}
-    """
-    merged = dict(base)
-    for name, value in update.items():
-        old = merged.get(name)
-        merged[name] = deep_merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def near(word: str, known: Sequence[str]) -> str:
-    """A remedy for a misspelt word: the nearest known one, or all of them."""
-    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f"did you mean {', '.join(matches)}? Known: {', '.join(known)}" if matches else f"known: {', '.join(known)}"
-
-
-def find_suite(name: str) -> Path:
-    """The file of a shipped suite (`demo`) or of the user's own (a path to a YAML file)."""
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise UserError("no such suite file", "give a path to a YAML file, or the name of a shipped suite", file=path, exit_code=2)
-        return path
-    shipped = sorted(file.stem for file in SUITES.glob("*.yaml"))
-    if name not in shipped:
-        raise UserError("no such suite", near(name, shipped) + "; or a path to a YAML file", field="suite", value=name, exit_code=2)
-    return SUITES / f"{name}.yaml"
-
-
 def load_suite(name: str) -> Suite:
-    """Read a suite; every unknown key and wrong type is refused.
+    """Read a suite and what it extends; every unknown key and wrong type is refused.
 
     Args:
-        name: See `find_suite`.
+        name: See `composing.find_suite`.
 
     Raises:
         UserError: Names file, field and remedy.
     """
     path = find_suite(name)
+    content = compose(path, Suite)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable as YAML ({' '.join(str(error).split())})", "mend the file", file=path, exit_code=2) from None
-    try:
-        return _parse(content)
+        return _parse(content | {"runs": expand(content["runs"])})
     except UserError as error:
         raise UserError(str(error), file=path, exit_code=2) from None
 
 
-def _parse(content: Any) -> Suite:  # noqa: ANN401 - whatever the YAML holds
+def _parse(content: dict[str, Any]) -> Suite:
     # Planning a finished suite must stay quick, and jsonargparse is the only import here that is not light.
     from jsonargparse import ArgumentError, ArgumentParser  # noqa: PLC0415
 
-    _refuse_unknown(content, Suite, "")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("suite", type=Suite)
     try:
@@ -251,26 +251,22 @@ def _parse(content: Any) -> Suite:  # noqa: ANN401 - whatever the YAML holds
     return suite
 
 
-def _refuse_unknown(content: Any, kind: Any, where: str) -> None:  # noqa: ANN401 - walks YAML values along annotations
-    """Say which keys exist: jsonargparse refuses unknown and missing ones too, but does not tell."""
-    for option in typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,):
-        if typing.get_origin(option) is list and isinstance(content, list):
-            for index, item in enumerate(content):
-                _refuse_unknown(item, typing.get_args(option)[0], f"{where}[{index}]")
-        if not dataclasses.is_dataclass(option) or (content is None and option is not kind):
-            continue
-        if not isinstance(content, Mapping):
-            raise UserError("must be a mapping", field=where or "the suite", value=content, exit_code=2)
-        fields = {item.name: item for item in dataclasses.fields(option)}
-        hints = typing.get_type_hints(option)
-        for name, value in content.items():
-            place = f"{where}.{name}" if where else str(name)
-            if name not in fields:
-                raise UserError("unknown key", near(str(name), list(fields)), field=place, exit_code=2)
-            _refuse_unknown(value, hints[name], place)
-        for name, item in fields.items():
-            if name not in content and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-                raise UserError("is missing", f"add `{name}:`", field=f"{where}.{name}" if where else name, exit_code=2)
+def with_data(suite: Suite, *, root: str | None = None, folds: int | None = None, published_set: str | None = None) -> Suite:
+    """The suite on other data than its file says; what is None stays as it is.
+
+    Args:
+        suite: From `load_suite`.
+        root: Folder in place of `data.root` or `data.synthesize`.
+        folds: In place of `data.folds`.
+        published_set: In place of `data.published_set`.
+    """
+    changed: dict[str, Any] = {"folds": folds, "published_set": published_set}
+    data = dataclasses.replace(suite.data, **{name: value for name, value in changed.items() if value is not None})
+    if root is not None:
+        data = dataclasses.replace(data, root=root, synthesize=None)
+    suite = dataclasses.replace(suite, data=data)
+    _check_data(data)
+    return suite
 
 
 RESERVED_SETTINGS: Final = {
@@ -285,8 +281,7 @@ RESERVED_SETTINGS: Final = {
 
 def _check(suite: Suite) -> None:
     """What types cannot say."""
-    if (suite.data.root is None) == (suite.data.synthesize is None):
-        raise UserError("needs either `root` or `synthesize`", "give exactly one of them", field="data", exit_code=2)
+    _check_data(suite.data)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", suite.name):
         raise UserError("must be letters, digits, - and _", "it names a folder", field="name", value=suite.name, exit_code=2)
     if not suite.seeds:
@@ -299,12 +294,23 @@ def _check(suite: Suite) -> None:
         where = f"runs[{index}]"
         if (run.method or suite.common.method) is None:
             raise UserError("no method", "add `method:` to the row or to `common:`", field=f"{where}.method", exit_code=2)
-        _refuse_unknown({**dataclasses.asdict(suite.budget), **run.budget}, Budget, f"{where}.budget")
+        refuse_unknown({**dataclasses.asdict(suite.budget), **run.budget}, Budget, f"{where}.budget")
         _check_settings(f"{where}.data", run.data)
     names = [run.name for run in suite.runs]
     for name, baseline in suite.baselines().items():
         if baseline not in names:
             raise UserError(f"no such run to compare {name!r} with", near(baseline, names), field="baseline", value=baseline, exit_code=2)
+
+
+def _check_data(data: Data) -> None:
+    if (data.root is None) == (data.synthesize is None):
+        remedy = "give exactly one of them; a suite that extends another sets the other to null"
+        raise UserError("needs either `root` or `synthesize`", remedy, field="data", exit_code=2)
+    if data.folds is not None and data.folds < 3:
+        raise UserError("is below 3", "train, val and test need a fold each", field="data.folds", value=data.folds, exit_code=2)
+    if data.published_set is not None and data.synthesize is not None:
+        remedy = "declare it for the papers' own data only"
+        raise UserError("synthetic scenes are no published set", remedy, field="data.published_set", value=data.published_set, exit_code=2)
 
 
 def _refuse_twins(place: str, values: Sequence[Any]) -> None:
@@ -318,60 +324,56 @@ def _check_settings(place: str, settings: Mapping[str, Any]) -> None:
         raise UserError("does not belong here", RESERVED_SETTINGS[name], field=f"{place}.{name}", exit_code=2)
 
 
-def data_root(suite: Suite) -> Path | None:
-    """The folder of `data.root` with its variables filled in; None for synthetic data.
-
-    Raises:
-        UserError: A variable is not set, or there is no such folder.
-    """
-    if suite.data.root is None:
-        return None
-    for name in re.findall(r"\$\{(\w+)\}", suite.data.root):
-        if not os.environ.get(name):
-            raise UserError(
-                f"the environment variable {name} is not set",
-                f"export {name}=FOLDER of the data sets",
-                field="data.root",
-                value=suite.data.root,
-            )
-    root = Path(os.path.expandvars(suite.data.root)).expanduser()
-    if not root.is_dir():
-        raise UserError("no such folder", "correct data.root of the suite", file=root, field="data.root", value=suite.data.root)
-    return root
-
-
-def plan(suite: Suite, *, fingerprint: str = "", seeds: Sequence[int] | None = None) -> list[RunSpec]:
-    """The runs of a suite: references first, then row by row, seed by seed.
+def plan(
+    suite: Suite, *, fingerprint: str = "", seeds: Sequence[int] | None = None, only_folds: Sequence[int] | None = None
+) -> list[RunSpec]:
+    """The runs of a suite: references first, then row by row, fold by fold, seed by seed.
 
     Args:
         suite: From `load_suite`.
         fingerprint: Of its data; without it only the `identity` of a spec is meaningful, not its `key`.
         seeds: Instead of the suite's own.
+        only_folds: Some of the suite's folds, instead of all.
     """
-    shared = {"suite": suite.name, "data_name": suite.data.name, "data_fingerprint": fingerprint}
+    shared: dict[str, Any] = {"suite": suite.name, "data_name": suite.data.name, "data_fingerprint": fingerprint}
+    shared |= {"published_set": suite.data.published_set, "protocol": PROTOCOL}
+    if suite.data.folds is not None:
+        shared |= {"split": suite.data.split.settings(suite.data.folds)}
+    folds = _chosen_folds(suite, only_folds)
     specs = [
-        RunSpec(name=name, method=name, hyperparameters={}, data_settings=suite.data.settings, budget=None, seed=None, **shared)
+        RunSpec(name=name, method=name, hyperparameters={}, data_settings=suite.data.settings, budget=None, seed=None, fold=fold, **shared)
         for name in suite.references
+        for fold in folds
     ]
+    known = {spec.key: spec for spec in specs}
     for run in suite.runs:
         budget = dataclasses.replace(suite.budget, **run.budget)
-        for seed in suite.seeds if seeds is None else seeds:
-            spec = RunSpec(
-                name=run.name,
-                method=str(run.method or suite.common.method),
-                hyperparameters=deep_merge(suite.common.hyperparameters, run.hyperparameters),
-                data_settings=deep_merge(suite.data.settings, run.data),
-                budget=dataclasses.asdict(budget),
-                seed=seed,
-                **shared,
-            )
-            twin = next((other for other in specs if other.key == spec.key), None)
-            if twin is not None:
-                raise UserError(
-                    f"rows {twin.name!r} and {spec.name!r} are the same run",
-                    "remove one, or change what it varies",
-                    field="runs",
-                    exit_code=2,
-                )
-            specs.append(spec)
+        row = RunSpec(
+            name=run.name,
+            method=str(run.method or suite.common.method),
+            hyperparameters=deep_merge(suite.common.hyperparameters, run.hyperparameters),
+            data_settings=deep_merge(suite.data.settings, run.data),
+            budget=dataclasses.asdict(budget),
+            seed=None,
+            **shared,
+        )
+        for fold in folds:
+            for seed in suite.seeds if seeds is None else seeds:
+                spec = dataclasses.replace(row, fold=fold, seed=seed)
+                twin = known.setdefault(spec.key, spec)
+                if twin is not spec:
+                    message = f"rows {twin.name!r} and {spec.name!r} are the same run"
+                    raise UserError(message, "remove one, or change what it varies", field="runs", exit_code=2)
+                specs.append(spec)
     return specs
+
+
+def _chosen_folds(suite: Suite, only: Sequence[int] | None) -> Sequence[int | None]:
+    if suite.data.folds is None:
+        if only is not None:
+            raise UserError("the suite has no folds", "give --folds, or `folds:` below `data:`", field="--fold", value=only, exit_code=2)
+        return [None]
+    for fold in only or ():
+        if not 0 <= fold < suite.data.folds:
+            raise UserError(f"must be 0 to {suite.data.folds - 1}", field="--fold", value=fold, exit_code=2)
+    return range(suite.data.folds) if only is None else sorted(set(only))

@@ -7,11 +7,22 @@ uncertainty.py        rows -> bootstrap of all rows, differences to a baseline
 intervals.py          uncertainty -> tables
 comparing.py          is A better than B: a sentence and tables
 comparison_figure.py  the same as an SVG
+gains.py              gains over the own baseline; published beside measured where the data are declared to be the papers'
 published.py          the papers' own numbers, in tables of their own
 writing.py            REPORT.md, results.csv, the marked part of a README
 """
 
 from benchmarks.report.rows import Report, Row, collect
-from benchmarks.report.writing import insert_into, marked_suites, report_markdown, results_block, write_report
+from benchmarks.report.writing import insert_into, leak_warning, marked_suites, report_markdown, results_block, write_report
 
-__all__ = ["Report", "Row", "collect", "insert_into", "marked_suites", "report_markdown", "results_block", "write_report"]
+__all__ = [
+    "Report",
+    "Row",
+    "collect",
+    "insert_into",
+    "leak_warning",
+    "marked_suites",
+    "report_markdown",
+    "results_block",
+    "write_report",
+]

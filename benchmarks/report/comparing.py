@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.composing import near
 from benchmarks.report.intervals import interval_cell, p_cell, score_interval, signed
 from benchmarks.report.rows import Report, Row
 from benchmarks.report.tables import NOTHING, number
 from benchmarks.report.uncertainty import Difference, uncertainty
 from benchmarks.statistics import spread
-from benchmarks.suite import near
 from datamodules.errors import UserError
 
 TITLES: Final = {"iou_landslide": "IoU", "f1": "F1", "precision": "precision", "recall": "recall"}

@@ -1,5 +1,6 @@
-"""The papers' own numbers, grouped by test set. They are never put beside ours: other data, other place."""
+"""The papers' own numbers, grouped by test set. They stand beside ours only where the data are declared to be that test set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,8 @@ class PublishedRow:
     values: dict[str, Value]
     sources: list[str]
     note: str = ""
+    ours: str = ""
+    """Stem of our method that the row stands beside on the same test set."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Group:
     id: str
     title: str
     rows: list[PublishedRow] = field(default_factory=list)
+    set: str = ""
+    """Name of the test set for `--published-set`; empty where none of the methods here was tested on it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ def _value(given: Any) -> Value:  # noqa: ANN401 - a YAML value
     return Value(given) if isinstance(given, str) else Value(given["value"], given["mark"])
 
 
+def _row(given: Mapping[str, Any]) -> PublishedRow:
+    values = {name: _value(value) for name, value in given["values"].items()}
+    return PublishedRow(given["method"], values, given["sources"], given.get("note", ""), given.get("ours", ""))
+
+
 @cache
 def load_published(path: Path = FILE) -> Published:
     """Read published.yaml."""
@@ -75,23 +85,28 @@ def load_published(path: Path = FILE) -> Published:
         Group(
             id=group["id"],
             title=group["title"],
-            rows=[
-                PublishedRow(
-                    row["method"], {name: _value(value) for name, value in row["values"].items()}, row["sources"], row.get("note", "")
-                )
-                for row in group["rows"]
-            ],
+            rows=[_row(row) for row in group["rows"]],
+            set=group.get("set", ""),
         )
         for group in content["groups"]
     ]
     return Published(columns=content["columns"], sources=content["sources"], groups=groups)
 
 
-def published_markdown(published: Published) -> str:
-    """One table a group."""
+def published_markdown(published: Published, declared: str | None = None) -> str:
+    """One table a group.
+
+    Args:
+        published: From `load_published`.
+        declared: Test set that the data of the report were declared to be; its group is not of other data.
+    """
+    if declared is None:
+        title, rule = "Published numbers: other data; not comparable", "No number above may be ranked against them, nor one group"
+    else:
+        title, rule = "Published numbers", f"No number above may be ranked against those of sets other than {declared}, nor one group"
     parts = [
-        "## Published numbers: other data; not comparable\n",
-        "As the papers' abstracts state them, on test sets that are not public. No number above may be ranked against them, nor one group",
+        f"## {title}\n",
+        f"As the papers' abstracts state them, on test sets that are not public. {rule}",
         "against another. *Italic*: derived from stated numbers, not published. † from memory of the field, not read in a source.\n",
     ]
     for group in published.groups:

@@ -1,4 +1,4 @@
-"""Records -> rows. A row is one entry of the suite; the runs that differ from each other in their seed alone share it."""
+"""Records -> rows. A row is one entry of the suite; the runs that differ from each other in fold and seed alone share it."""
 
 import math
 from collections.abc import Mapping
@@ -34,11 +34,11 @@ class Row:
     """One line of a comparison."""
 
     spec: RunSpec
-    """Of one of its runs; the seed does not matter here."""
-    planned: list[int | None]
-    """Seeds that the suite asks for; [None] for a reference."""
+    """Of one of its runs; fold and seed do not matter here."""
+    planned: list[tuple[int | None, int | None]]
+    """Folds and seeds that the suite asks for; the fold is None without folds, the seed for a reference."""
     finished: list[RunRecord] = field(default_factory=list)
-    """By seed, ascending; seeds beyond the planned ones included."""
+    """By fold and seed, ascending; seeds beyond the planned ones included."""
     failed: list[RunRecord] = field(default_factory=list)
     tested: Tested | None = None
     """None where nothing is finished, or the histograms were not asked for."""
@@ -56,13 +56,13 @@ class Row:
         return [*self.finished, *self.failed]
 
     @property
-    def missing(self) -> list[int | None]:
-        """Planned seeds without any record."""
-        there = {record.spec["seed"] for record in self.records}
-        return [seed for seed in self.planned if seed not in there]
+    def missing(self) -> list[tuple[int | None, int | None]]:
+        """Planned folds and seeds without any record."""
+        there = {fold_and_seed(record) for record in self.records}
+        return [planned for planned in self.planned if planned not in there]
 
     def score(self, name: str, split: str = "test") -> Spread:
-        """Mean and spread of a score over seeds."""
+        """Mean and spread of a score over seeds, and folds where there are any."""
         return spread([self.scores_of(record, split).get(name, math.nan) for record in self.finished])
 
     def scores_of(self, record: RunRecord, split: str = "test") -> dict[str, float]:
@@ -97,6 +97,16 @@ class Report:
         return [(row, record) for row in [*self.references, *self.rows] for record in row.failed]
 
 
+def fold_and_seed(record: RunRecord) -> tuple[int | None, int | None]:
+    """Which repetition of its row a record is; records that are older than folds have none."""
+    return record.spec.get("fold"), record.spec["seed"]
+
+
+def _order(item: tuple[str, RunRecord]) -> tuple[int, int, str]:
+    fold, seed = fold_and_seed(item[1])
+    return -1 if fold is None else fold, -1 if seed is None else seed, item[0]
+
+
 def collect(suite: Suite, records: Mapping[str, RunRecord], folder: Path | None = None) -> Report:
     """Sort records into the rows of a suite.
 
@@ -111,12 +121,12 @@ def collect(suite: Suite, records: Mapping[str, RunRecord], folder: Path | None 
     rows: dict[str, Row] = {}
     for spec in plan(suite):
         row = rows.setdefault(spec.identity, Row(spec, []))
-        row.planned.append(spec.seed)
+        row.planned.append((spec.fold, spec.seed))
     mine = {key: record for key, record in records.items() if RunSpec.from_dict(record.spec).identity in rows}
     dated = [(str(record.environment.get("date", "")), str(record.spec["data_fingerprint"])) for record in mine.values()]
     current = max(dated)[1] if dated else ""
     left_out = []
-    for key, record in sorted(records.items(), key=lambda item: (item[1].spec["seed"] is not None, item[1].spec["seed"], item[0])):
+    for key, record in sorted(records.items(), key=_order):
         if key not in mine or record.spec["data_fingerprint"] != current:
             left_out.append(key)
             continue

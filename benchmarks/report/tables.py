@@ -1,6 +1,7 @@
 """Rows -> cells -> Markdown, CSV, the terminal."""
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.record import RunRecord
-from benchmarks.report.rows import Report, Row
+from benchmarks.report.rows import Report, Row, fold_and_seed
 from benchmarks.statistics import Spread
 
 SCORES: Final = {
@@ -62,7 +63,7 @@ def with_spread(values: Spread) -> str:
 
 
 def seeds_cell(row: Row) -> str:
-    """How many runs stand behind a row, and what is missing."""
+    """How many runs, one a fold and seed, stand behind a row, and what is missing."""
     done, wanted = len(row.finished), len(row.planned)
     text = str(done) if done >= wanted else f"{done} of {wanted}"
     return f"{text}, {len(row.failed)} failed" if row.failed else text
@@ -77,7 +78,7 @@ def results_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the comparison."""
     lines = [
         [
-            row.spec.name,
+            row.spec.name + own_budget_mark(report, row),
             row.spec.method,
             row.inputs or NOTHING,
             seeds_cell(row),
@@ -86,7 +87,23 @@ def results_table(report: Report) -> tuple[list[str], list[list[str]]]:
         ]
         for row in report.rows
     ]
-    return ["name", "method", "inputs", "seeds", *SCORES, *COSTS], lines
+    return ["name", "method", "inputs", "seeds" if report.suite.data.folds is None else "folds x seeds", *SCORES, *COSTS], lines
+
+
+def own_budget_mark(report: Report, row: Row) -> str:
+    """` [1]` where a row has another budget than the suite's, by the number of its note; empty otherwise."""
+    notes = own_budget_notes(report)
+    return f" [{list(notes).index(row.spec.name) + 1}]" if row.spec.name in notes else ""
+
+
+def own_budget_notes(report: Report) -> dict[str, str]:
+    """Name of each row with another budget than the suite's -> what is other."""
+    usual, notes = dataclasses.asdict(report.suite.budget), {}
+    for row in report.rows:
+        own = {name: value for name, value in (row.spec.budget or {}).items() if value != usual[name]}
+        if own:
+            notes[row.spec.name] = ", ".join(f"{name} {value} instead of {usual[name]}" for name, value in own.items())
+    return notes
 
 
 def references_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -115,11 +132,22 @@ def seeds_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the single runs, missing and failed ones included."""
     lines = []
     for row in report.rows:
-        runs: list[tuple[int, list[str]]] = [(record.spec["seed"], _run_cells(record)) for record in row.finished]
-        runs += [(record.spec["seed"], ["failed", *[NOTHING] * (len(SCORES) + 1), record.key]) for record in row.failed]
-        runs += [(seed or 0, ["not run", *[NOTHING] * (len(SCORES) + 2)]) for seed in row.missing]
-        lines += [[row.spec.name, str(seed), *cells] for seed, cells in sorted(runs)]
-    return ["name", "seed", "status", "threshold", *SCORES, "key"], lines
+        runs = [(*fold_and_seed(record), _run_cells(record)) for record in row.finished]
+        runs += [(*fold_and_seed(record), ["failed", *[NOTHING] * (len(SCORES) + 1), record.key]) for record in row.failed]
+        runs += [(*planned, ["not run", *[NOTHING] * (len(SCORES) + 2)]) for planned in row.missing]
+        for fold, seed, cells in sorted(runs, key=lambda run: (run[0] or 0, run[1] or 0)):
+            lines.append([row.spec.name, *([] if fold is None else [str(fold)]), str(seed), *cells])
+    return ["name", *([] if report.suite.data.folds is None else ["fold"]), "seed", "status", "threshold", *SCORES, "key"], lines
+
+
+def folds_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the folds, each with the mean and spread over its seeds; no lines without folds."""
+    lines = []
+    for row in [*report.references, *report.rows]:
+        for fold in sorted({record.spec["fold"] for record in row.finished if record.spec.get("fold") is not None}):
+            part = dataclasses.replace(row, finished=[record for record in row.finished if record.spec["fold"] == fold])
+            lines.append([row.spec.name, str(fold), str(len(part.finished)), *score_cells(part)])
+    return ["name", "fold", "seeds", *SCORES], lines
 
 
 def _run_cells(record: RunRecord) -> list[str]:
@@ -132,8 +160,16 @@ def failed_table(report: Report) -> tuple[list[str], list[list[str]]]:
     lines = []
     for row, record in report.failed:
         error: dict[str, Any] = record.error or {}
-        seed = NOTHING if record.spec["seed"] is None else str(record.spec["seed"])
-        lines.append([row.spec.name, seed, f"{error.get('line', '')} ({error.get('reason', '')})", str(error.get("log", ""))])
+        fold, number = fold_and_seed(record)
+        seed = NOTHING if number is None else str(number)
+        lines.append(
+            [
+                row.spec.name,
+                seed if fold is None else f"{seed} (fold {fold})",
+                f"{error.get('line', '')} ({error.get('reason', '')})",
+                str(error.get("log", "")),
+            ]
+        )
     return ["failed run", "seed", "last error", "log"], lines
 
 
@@ -165,10 +201,12 @@ def results_csv(report: Report) -> str:
     costs = sorted({name for _, record in rows for name in record.cost})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    head = ["suite", "name", "method", "inputs", "seed", "status", "key"]
+    folds = [] if report.suite.data.folds is None else ["fold"]
+    head = ["suite", "name", "method", "inputs", *folds, "seed", "status", "key"]
     writer.writerow([*head, *(f"{split}/{name}" for split, name in scores), *(f"cost/{name}" for name in costs), "error"])
     for row, record in rows:
-        cells: list[Any] = [report.suite.name, row.spec.name, row.spec.method, row.inputs, record.spec["seed"], record.status, record.key]
+        cells: list[Any] = [report.suite.name, row.spec.name, row.spec.method, row.inputs]
+        cells += [*(record.spec[name] for name in folds), record.spec["seed"], record.status, record.key]
         values = {split: row.scores_of(record, split) for split in record.metrics}
         cells += [_plain(values.get(split, {}).get(name)) for split, name in scores]
         cells += [_plain(record.cost.get(name)) for name in costs]

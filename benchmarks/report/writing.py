@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.atomic import write_text
+from benchmarks.auditing import leaks_of
+from benchmarks.record import RunRecord
+from benchmarks.report.gains import declared_set, gains_markdown
 from benchmarks.report.intervals import intervals_markdown
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.rows import Report
 from benchmarks.report.tables import (
+    NOTHING,
     calibration_table,
     failed_table,
+    folds_table,
     number,
+    own_budget_notes,
     references_table,
     results_csv,
     results_table,
@@ -51,14 +57,30 @@ def results_block(report: Report, method: str | None = None) -> str:
         if not report.rows:
             return f"No records of this method in `{report.suite.name}` yet.\n"
     header, lines = results_table(report)
-    parts = [to_markdown(header, lines, left=3)]
+    parts = [leak_warning(report), to_markdown(header, lines, left=3)]
+    parts += [f"[{at}] own budget: {note}.\n" for at, note in enumerate(own_budget_notes(report).values(), start=1)]
     header, lines = references_table(report)
     if lines:
         parts.append(to_markdown(header, lines, left=2))
     header, lines = failed_table(report)
     if lines:
         parts.append(to_markdown(header, lines, left=4))
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
+
+
+def leak_warning(report: Report) -> str:
+    """A paragraph where splits of the data leak; empty otherwise."""
+    leaking = {str(record.data["audit"]["leaks"][0]): record.data["audit"] for record in report.records if _leaks(record)}
+    count = sum(_leaks(record) for record in report.records)
+    if not count:
+        return ""
+    found = "; ".join(f"{leaks_of(audit)}, the first is {first}" for first, audit in sorted(leaking.items()))
+    loud = f"**LEAK: {count} of {len(report.records)} runs were made with --allow-leaks on splits that leak; their scores prove nothing.**"
+    return f"{loud} {found.replace('<', '&lt;')}\n"  # names of scenes are data
+
+
+def _leaks(record: RunRecord) -> bool:
+    return not (record.data.get("audit") or {"passed": True})["passed"]
 
 
 def report_markdown(report: Report) -> str:
@@ -71,7 +93,9 @@ def report_markdown(report: Report) -> str:
         f"Made by `zoo-bench report {suite.name}` from the records beside this file; do not edit.\n",
         results_block(report),
         EXPLANATION,
+        _folds(report),
         *([known] if (known := intervals_markdown(report, uncertainty(report))) else []),
+        gains_markdown(report),
         "## Calibration and tiles\n",
         to_markdown(calibration_header, calibration_lines, left=1),
         CALIBRATION_EXPLANATION,
@@ -79,9 +103,36 @@ def report_markdown(report: Report) -> str:
         to_markdown(header, lines, left=3),
         "## Protocol and data\n",
         _protocol(report),
-        published_markdown(load_published()),
+        published_markdown(load_published(), declared_set(report)),
     ]
-    return "\n".join(parts).rstrip("\n") + "\n"
+    return "\n".join(part for part in parts if part).rstrip("\n") + "\n"
+
+
+def _folds(report: Report) -> str:
+    header, lines = folds_table(report)
+    if not lines:
+        return ""
+    text = (
+        "Scores above are means over folds and seeds, ± their standard deviation; runs of different folds share training data, so it is no"
+    )
+    return f"## Each fold\n\n{text}\nmeasure of how sure a difference is.\n\n{to_markdown(header, lines, left=2)}"
+
+
+def _data_lines(data: dict[str, Any]) -> list[str]:
+    """Size and prevalence of each split."""
+    lines = []
+    for split, counts in data["splits"].items():
+        share = number(math.nan if counts["prevalence"] is None else counts["prevalence"])
+        lines.append(f"  - {split}: {counts['windows']} windows, {counts['scenes']} scenes, {counts['km2']:.2f} km2, prevalence {share}")
+    audit = data.get("audit")
+    if audit:
+        apart = ", ".join(f"{pair} {metres:,.0f} m" for pair, metres in audit["distance_m"].items() if metres is not None)
+        outcome = "passed" if audit["passed"] else f"FAILED, {leaks_of(audit)}"
+        lines.append(f"  - audit: {outcome}; {audit['findings']['warning']} warning(s); apart at least {apart or NOTHING}")
+        lines.append(
+            f"  - manifest: SHA-256 `{data['manifest_sha256']}`" if data["manifest_sha256"] else "  - no manifest: folders are the splits"
+        )
+    return lines
 
 
 def _protocol(report: Report) -> str:
@@ -95,11 +146,13 @@ def _protocol(report: Report) -> str:
     if records:
         data = records[-1].data
         lines.append(f"- Data: {data['name']}, fingerprint `{data['fingerprint']}`.")
-        for split, counts in data["splits"].items():
-            share = number(math.nan if counts["prevalence"] is None else counts["prevalence"])
-            lines.append(
-                f"  - {split}: {counts['windows']} windows, {counts['scenes']} scenes, {counts['km2']:.2f} km2, prevalence {share}"
-            )
+        split = records[-1].spec.get("split")
+        if split is None:
+            lines += _data_lines(data)
+        else:
+            lines.append(f"- Folds: {', '.join(f'{name} {value}' for name, value in split.items())}.")
+            for fold, one in sorted({record.spec["fold"]: record for record in records}.items()):
+                lines += [f"- Fold {fold}:", *_data_lines(one.data)]
         lines.append(f"- Code: {_join(_commit(record.environment) for record in records)}.")
         lines.append(f"- Machine: {_join(_machine(record.environment) for record in records)}.")
         packages = ("torch", "lightning", "segmentation-models-pytorch", "timm", "numpy")

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from benchmarks.checking import check_in_child, check_specs
 from benchmarks.cli import main
+from benchmarks.composing import SUITES
 from benchmarks.display import Display
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
 from benchmarks.record import load_records
 from benchmarks.runner import Places, last_error_line, run_suite, state_of
-from benchmarks.suite import SUITES, RunSpec, load_suite, plan
+from benchmarks.suite import RunSpec, load_suite, plan
 from datamodules.errors import UserError
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_run.py")))

@@ -7,7 +7,9 @@ import json
 import pytest
 import yaml
 
-from benchmarks.suite import REFERENCES, RESERVED_SETTINGS, SUITES, RunSpec, data_root, deep_merge, find_suite, load_suite, plan
+from benchmarks.composing import SUITES, deep_merge, find_suite
+from benchmarks.dataset import data_root
+from benchmarks.suite import REFERENCES, RESERVED_SETTINGS, RunSpec, load_suite, plan
 from datamodules.errors import UserError
 
 CONTENT = {
@@ -76,8 +78,11 @@ CHANGES_THE_SCORE = {
     "data_fingerprint": "other",
     "budget": {"max_steps": 11},
     "seed": 5,
+    "fold": 1,
+    "split": {"folds": 3, "by": "region"},
+    "protocol": 2,
 }
-MERE_NAMES = {"suite": "other", "name": "other", "data_name": "other"}
+MERE_NAMES = {"suite": "other", "name": "other", "data_name": "other", "published_set": "hpcl"}
 
 
 @pytest.fixture
@@ -185,7 +190,7 @@ def test_files_that_are_no_suites_are_refused(tmp_path):
 def test_the_data_folder_may_hang_on_a_variable(write, tmp_path, monkeypatch):
     suite = load_suite(write())
     monkeypatch.delenv("LANDSLIDE_DATA", raising=False)
-    with pytest.raises(UserError, match="LANDSLIDE_DATA is not set; export LANDSLIDE_DATA="):
+    with pytest.raises(UserError, match="LANDSLIDE_DATA is not set; export LANDSLIDE_DATA=FOLDER, or give --data.root"):
         data_root(suite)
     monkeypatch.setenv("LANDSLIDE_DATA", str(tmp_path))
     with pytest.raises(UserError, match="no such folder"):

@@ -36,7 +36,7 @@ def deep_merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, 
 
 def near(word: str, known: Sequence[str]) -> str:
     """A remedy for a misspelt word: the nearest known one, or all of them."""
-    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.6) or [name for name in known if word and word in name]
     return f"did you mean {', '.join(matches)}? Known: {', '.join(known)}" if matches else f"known: {', '.join(known)}"
 
 

@@ -24,7 +24,7 @@ from rasterio.windows import Window, from_bounds
 from rasterio.windows import bounds as window_bounds
 from torch.utils.data import DataLoader
 
-from datamodules.batch import IGNORE
+from datamodules.classes import IGNORE
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule
 

@@ -25,7 +25,7 @@ from scipy.fft import dctn
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
-from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.components import labelled
 from datamodules.errors import UserError
 from datamodules.grid import same_crs

@@ -1,14 +1,11 @@
 """The contract between the floors: names, shapes, dtypes and units of one batch."""
 
-from typing import Final, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
-BACKGROUND: Final = 0
-LANDSLIDE: Final = 1
-IGNORE: Final = 255
-"""Mask value of pixels that count for nothing: no data, outside the scene, uncertain, or counted by a neighbouring window."""
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 
 
 class Batch(TypedDict):

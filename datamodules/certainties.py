@@ -7,7 +7,7 @@ from scipy.ndimage import label as label_components
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.components import EIGHT, graded, touching
 from datamodules.polygons import LabelPolygons
 from datamodules.reading import SceneReader

@@ -20,7 +20,7 @@ from scipy.ndimage import label as label_components
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from datamodules.batch import BACKGROUND, IGNORE
+from datamodules.classes import BACKGROUND, IGNORE
 from datamodules.grid import Grid, same_crs
 from datamodules.labels import within
 from datamodules.polygons import LabelPolygons

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.alignment import NO_IMAGE
-from datamodules.batch import IGNORE, LANDSLIDE
 from datamodules.certainties import Tally, tally
+from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.overrides import regridded
 from datamodules.reading import SceneReader

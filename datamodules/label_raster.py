@@ -11,7 +11,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from datamodules.alignment import AlignedRaster
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 from datamodules.grid import Grid, read_window
 from datamodules.label_rules import DEFAULT_RULES, NO_COLUMNS, LabelColumns, LabelRules, raster_codes

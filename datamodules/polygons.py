@@ -18,7 +18,7 @@ import rasterio.features
 import shapely
 from pyproj.exceptions import ProjError
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 from datamodules.grid import Grid
 from datamodules.label_rules import DEFAULT_RULES, MAX_GRADES, NO_COLUMNS, LabelColumns, LabelRules

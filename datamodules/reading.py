@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel
-from datamodules.batch import IGNORE
+from datamodules.classes import IGNORE
 from datamodules.errors import UserError
 from datamodules.imagery import ImageRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import rasterio
 import shapely
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.components import Strip, Survey, is_landslide, metre_coordinates, strips, survey, systems, whole_landslides
 from datamodules.errors import UserError
 from datamodules.folds import ROLES, balanced_folds, roles_of_folds

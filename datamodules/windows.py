@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from datamodules.alignment import NO_IMAGE
 from datamodules.augmentation import Augmentation, crop
-from datamodules.batch import IGNORE, LANDSLIDE, Batch
+from datamodules.batch import Batch
+from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.reading import Layers, SceneReader
 
 _STRIP_ROWS: Final = 256

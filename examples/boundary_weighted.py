@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.batch import IGNORE, LANDSLIDE, Batch
+from datamodules.batch import Batch
+from datamodules.classes import IGNORE, LANDSLIDE
 from zoo.base import LandslideModule, OptimOptions
 from zoo.losses import LossOptions
 from zoo.segmentor import NetworkOptions

@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from datamodules.batch import IGNORE, Batch
+from datamodules.batch import Batch
+from datamodules.classes import IGNORE
 from datamodules.errors import UserError
 from datamodules.hard_negatives import FloatArray, IntArray
 from datamodules.landslide import LandslideDataModule

@@ -22,7 +22,7 @@ from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 from datamodules.grid import PLACE_UNKNOWN, georeferenced, nowhere, open_raster
 from datamodules.scene import Scene

@@ -110,7 +110,7 @@ def test_declared_data_bring_published_measured_difference_and_interval_together
 def test_the_other_set():
     suite = with_data(SUITE, published_set="hpcl")
     report = report_markdown(collect(suite, records(suite)))
-    lines = cells(report[report.index("## Published and measured") : report.index("## Each run")])
+    lines = cells(report[report.index("## Published and measured") : report.index("## Calibration")])
     assert ["HPCL-Net", "HPCL", "IoU", "0.394", "0.500", "3", "+0.106 [+0.106, +0.106]"] in lines
     assert not any(line[0] in ("ICSSN", "MRIFE") for line in lines)
 

@@ -116,7 +116,7 @@ def test_a_score_that_one_seed_lacks_has_no_mean(suite, records):
 
 
 def test_a_renamed_row_keeps_its_records_and_changed_settings_lose_them(suite, records, tmp_path):
-    text = SUITE.replace("name: image,", "name: renamed,")
+    text = SUITE.replace("name: image,", "name: renamed,").replace("baseline: image,", "baseline: renamed,")
     (tmp_path / "renamed.yaml").write_text(text)
     report = collect(load_suite(str(tmp_path / "renamed.yaml")), records)
     assert (report.rows[0].spec.name, len(report.rows[0].finished)) == ("renamed", 3)
@@ -154,7 +154,7 @@ def test_calibration_and_tiles_follow_from_the_histograms_of_any_record(suite, r
     for record in finished.values():
         if record.model["inputs"] != "dem":
             record.metrics["test"]["brier"] = 0.1
-        save_record(record, tmp_path, {"val": {"v": certain}, "test": {"a": certain, "b": none}})
+        save_record(record, tmp_path, {"val": {"v": certain}, "test": {"s:0:0": certain, "s:0:64": none}})
     report = collect(suite, records, tmp_path)
     header, lines = calibration_table(report)
     cells = {line[0]: dict(zip(header, line, strict=True)) for line in lines}

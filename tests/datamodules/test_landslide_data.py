@@ -17,7 +17,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from datamodules import cli
-from datamodules.batch import IGNORE, validate_batch
+from datamodules.batch import validate_batch
+from datamodules.classes import IGNORE
 from datamodules.errors import UserError, one_line
 from datamodules.landslide import LandslideDataModule
 from datamodules.scene import COLUMNS, fingerprint, read_scenes, write_manifest

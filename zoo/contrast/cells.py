@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE, Batch
+from datamodules.batch import Batch
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 
 BoundaryParts = Literal["all", "back_side"]
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datamodules.batch import BACKGROUND, LANDSLIDE, Batch
+from datamodules.batch import Batch
+from datamodules.classes import BACKGROUND, LANDSLIDE
 from datamodules.errors import UserError
 from zoo.contrast import (
     BoundaryParts,

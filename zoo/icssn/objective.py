@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 from zoo.contrast import boundary_cells, gather_cells, info_nce, sample_cells
 from zoo.icssn.schedule import Schedule, Turn

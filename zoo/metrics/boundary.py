@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.errors import UserError
 from zoo.metrics.counts import Counts, f1_score, ratio
 from zoo.metrics.rasters import STRIP_PIXELS, Raster, check_labels, check_pair, strips

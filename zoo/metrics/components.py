@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.classes import IGNORE, LANDSLIDE
 from zoo.metrics.rasters import STRIP_PIXELS, Raster, check_labels, check_pair, strips
 
 EIGHT_CONNECTED: Final = np.ones((3, 3), dtype=bool)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from datamodules.batch import IGNORE, LANDSLIDE
+from datamodules.classes import IGNORE, LANDSLIDE
 from zoo.metrics.counts import ratio
 
 NUM_BINS: Final = 256

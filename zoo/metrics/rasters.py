@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.batch import BACKGROUND, IGNORE, LANDSLIDE
+from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 
 STRIP_PIXELS: Final = 4_000_000
 """Pixels of a strip without its halo; whoever works on strips needs some 40 bytes for each of them."""

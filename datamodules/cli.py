@@ -67,7 +67,20 @@ def main(arguments: Sequence[str]) -> int:
     check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
     check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
 
+    preview = commands.add_parser("preview", help="pictures of a data set: contact sheet and split map, as PNG and in one HTML page")
+    preview.add_argument("root", type=Path, metavar="ROOT", help="scenes.csv or its folder")
+    preview.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where contact_sheet.png, split_map.png, index.html go")
+    preview.add_argument("--windows", type=_positive, default=12, help="rows of the contact sheet (default: %(default)s)")
+    preview.add_argument(
+        "--split", nargs="+", choices=("train", "val", "test", "predict"), default=(), help="of its windows (default: all)"
+    )
+    preview.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
+    preview.add_argument("--bands", type=_positive, nargs="+", default=(), help="shown as red, green, blue, such as 4 3 2; or one as grey")
+    preview.add_argument("--seed", type=int, default=0, help="of the choice of windows (default: %(default)s)")
+
     options = parser.parse_args(list(arguments))
+    if options.command == "preview":
+        return _preview(options)
     if options.command == "check":
         return _check(options)
     if options.command == "split":
@@ -149,6 +162,23 @@ def _split(options: argparse.Namespace) -> int:
         ignored = f"; {entry['landslides_ignored']} of {entry['landslides']} landslides ignored" if "landslides" in entry else ""
         print(f"fold {entry['fold']}: {'; '.join(parts)}{ignored}")
     print(f"{len(summary)} manifests in {options.out}/foldN/scenes.csv")
+    return 0
+
+
+def _preview(options: argparse.Namespace) -> int:
+    """Draw a data set."""
+    from datamodules.preview import preview  # noqa: PLC0415 - torch, OpenCV and rasterio
+
+    files = preview(
+        options.root,
+        options.out,
+        windows=options.windows,
+        splits=options.split,
+        tile_size=options.tile_size,
+        bands=options.bands,
+        seed=options.seed,
+    )
+    print(f"wrote {', '.join(file.name for file in files)} to {options.out}")
     return 0
 
 

@@ -3,8 +3,8 @@
 Each window gives up to 24 anchors, the strongest local extrema of the band-passed mean of all bands (Gaussians of 1.5 and 5 pixels). An
 anchor moves with the picture, so shifts do not matter. It is described by the 25 x 25 pixels around it: magnitudes of its 7 x 7 lowest
 cosine terms, those of (u, v) and (v, u) sorted, which no quarter turn and no mirroring changes. Anchors whose descriptions have a cosine of
-at least 0.98 are candidates. A candidate is a copy if the band-passed pixels around both anchors, in the best of the eight turns, have a
-correlation of at least 0.8 over at least 2048 pixels.
+at least 0.98 are candidates. A candidate is a copy if the band-passed pixels around both anchors, of evened contrast and in the best of the
+eight turns, have a correlation of at least 0.8 over at least 2048 pixels. Contrast is evened since two roads alike reach 0.8 without it.
 
 Cost: descriptions of different splits are all compared, at most 2**17 of them (where there are more, each window gives its strongest
 ones); of each pair of scenes at most 8 candidates are read again. What is not found: copies that share less than about a third of a
@@ -36,6 +36,7 @@ _APART: Final = 9
 _TERMS: Final = 7
 _SCALES: Final = (1.5, 5.0)
 _REACH: Final = 64
+_FLOOR: Final = 0.2  # of the overall contrast: what is fainter is noise
 _PRODUCTS: Final = 2**24
 _TURNS: Final = (
     "as it is", "turned by 90 degrees", "turned by 180 degrees", "turned by 270 degrees",
@@ -85,12 +86,14 @@ def _detail(image: Array, missing: Array | None) -> tuple[Array, Array]:
     """Band-passed mean of all bands, float32 (H, W), 0 without data, and where there are data; gaps do not bleed into it."""
     grey = np.nan_to_num(image.astype(np.float32).mean(axis=2), posinf=0, neginf=0)
     valid = np.ones(grey.shape, np.float32) if missing is None else (~missing).astype(np.float32)
-    near, far = (
-        cv2.GaussianBlur(grey * valid, (0, 0), scale, borderType=cv2.BORDER_CONSTANT)
-        / np.maximum(cv2.GaussianBlur(valid, (0, 0), scale, borderType=cv2.BORDER_CONSTANT), 1e-6)
-        for scale in _SCALES
-    )
+    near, far = (_smooth(grey, valid, scale) for scale in _SCALES)
     return (near - far) * valid, valid > 0
+
+
+def _smooth(values: Array, valid: Array, scale: float) -> Array:
+    """Gaussian mean over the pixels that have data."""
+    total, weight = (cv2.GaussianBlur(part, (0, 0), scale, borderType=cv2.BORDER_CONSTANT) for part in (values * valid, valid))
+    return np.asarray(total / np.maximum(weight, 1e-6))
 
 
 def _cosines() -> Array:
@@ -199,12 +202,15 @@ def compare(one: SceneReader, at: tuple[int, int], other: SceneReader, to: tuple
 
 
 def _around(reader: SceneReader, at: tuple[int, int]) -> tuple[Array, Array]:
-    """Band-passed pixels within 64 pixels of a place, (129, 129), and where there are data."""
+    """Band-passed pixels of evened contrast within 64 pixels of a place, (129, 129), and where there are data."""
     margin = MARGIN - _RADIUS
     size = 2 * (_REACH + margin) + 1
     image, missing = reader.image(at[0] - _REACH - margin, at[1] - _REACH - margin, size, size)
     detail, valid = _detail(image, missing)
-    return detail[margin:-margin, margin:-margin], valid[margin:-margin, margin:-margin]
+    power = _smooth(detail**2, valid.astype(np.float32), _SCALES[1])
+    overall = float((detail[valid] ** 2).mean()) if valid.any() else 1.0
+    even = detail / np.maximum(np.sqrt(power) + _FLOOR * np.sqrt(overall), 1e-12)
+    return even[margin:-margin, margin:-margin], valid[margin:-margin, margin:-margin]
 
 
 def _turned(array: Array, turn: int) -> Array:

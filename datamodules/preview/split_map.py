@@ -1,0 +1,140 @@
+"""Split map: where windows of each split lie, in map coordinates; scenes of unknown place stand in a grid, and the map says so."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.alignment import Grid, same_crs
+from datamodules.importers.converting import PLACE_UNKNOWN
+from datamodules.preview.drawing import SPLIT_COLOURS, SPLIT_HATCHES, SPLIT_LETTERS, new_figure, png, scale_bar
+from datamodules.reading import SceneReader
+from datamodules.scene import SPLITS
+from datamodules.windows import WindowIndex
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = npt.NDArray[Any]
+_PANEL: Final = 7.0
+_MAX_LETTERS: Final = 150
+
+
+def split_map(readers: Sequence[SceneReader], index: WindowIndex, tile_size: int) -> tuple[bytes, list[str]]:
+    """Draw windows that hold a label in the colour, hatch and letter of their split, and the outline of every scene.
+
+    Args:
+        readers: One a scene.
+        index: Windows that cover each pixel once.
+        tile_size: Pixels of a window.
+
+    Returns:
+        PNG with a panel for each coordinate system, and sentences about what it cannot show.
+    """
+    from matplotlib.patches import Patch  # noqa: PLC0415 - nobody who only trains needs it
+
+    groups, notes = _groups(readers), []
+    figure = new_figure(_PANEL + 0.6, (_PANEL + 0.4) * len(groups) + 0.6)
+    for number, (title, members, placed) in enumerate(groups):
+        axes = figure.add_subplot(len(groups), 1, number + 1)
+        if placed:
+            offsets = np.zeros((len(members), 2))
+        else:
+            offsets = _in_grid([readers[member].grid for member in members])
+            notes.append(f"{len(members)} scenes have no known place: they stand in a grid, and distances between them mean nothing")
+        _draw(axes, readers, members, offsets, index, tile_size)
+        axes.set_title(title, fontsize=9)
+        axes.set_aspect("equal")
+        axes.margins(0.03)
+        axes.tick_params(labelsize=7)
+        axes.ticklabel_format(style="plain", useOffset=False)
+        if placed:
+            unit = readers[members[0]].grid.crs.linear_units
+            axes.set_xlabel(f"x, {unit}", fontsize=8)
+            axes.set_ylabel(f"y, {unit}", fontsize=8)
+        else:
+            axes.set_xticks([])
+            axes.set_yticks([])
+        left, right = axes.get_xlim()
+        scale_bar(axes, (right - left) * readers[members[0]].grid.crs.linear_units_factor[1])
+    present = [split for split in SPLITS if any(reader.scene.split == split for reader in readers)]
+    handles = [Patch(facecolor=SPLIT_COLOURS[split], hatch=SPLIT_HATCHES[split], edgecolor="white", label=_counted(split, readers)) for split in present]  # fmt: skip
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
+    figure.subplots_adjust(left=0.12, right=0.97, bottom=0.9 / figure.get_figheight(), top=1 - 0.35 / figure.get_figheight(), hspace=0.25)
+    return png(figure), notes
+
+
+def _counted(split: str, readers: Sequence[SceneReader]) -> str:
+    """Legend of a split."""
+    number = sum(reader.scene.split == split for reader in readers)
+    return f"{SPLIT_LETTERS[split]} = {split} ({number} scene{'s' if number != 1 else ''})"
+
+
+def _groups(readers: Sequence[SceneReader]) -> list[tuple[str, list[int], bool]]:
+    """Title, scenes and whether the place is known, of each coordinate system."""
+    groups: list[tuple[str, list[int], bool]] = []
+    for number, reader in enumerate(readers):
+        for _, members, _ in groups:
+            if same_crs(readers[members[0]].grid.crs, reader.grid.crs):
+                members.append(number)
+                break
+        else:
+            crs = reader.grid.crs
+            placed = PLACE_UNKNOWN not in crs.to_wkt()
+            code = crs.to_epsg()
+            name = f"EPSG:{code}" if code else crs.to_wkt().split('"')[1]
+            groups.append((name if placed else "place unknown: scenes in a grid, not where they lie", [number], placed))
+    return groups
+
+
+def _in_grid(grids: Sequence[Grid]) -> Array:
+    """Shifts (x, y) that put scenes side by side, in rows of about the square root of their number: float64 (N, 2)."""
+    across = int(np.ceil(np.sqrt(len(grids))))
+    bounds = np.array([grid.bounds for grid in grids])
+    step = 1.15 * np.array([(bounds[:, 2] - bounds[:, 0]).max(), (bounds[:, 3] - bounds[:, 1]).max()])
+    row, column = np.divmod(np.arange(len(grids)), across)
+    return np.column_stack([column * step[0] - bounds[:, 0], -row * step[1] - bounds[:, 3]])
+
+
+def _draw(axes: "Axes", readers: Sequence[SceneReader], members: list[int], offsets: Array, index: WindowIndex, tile_size: int) -> None:
+    """Windows with a label, or whole scenes to predict, as hatched boxes; outlines of all scenes; letters where there is room."""
+    from matplotlib.collections import PolyCollection  # noqa: PLC0415 - as above
+
+    boxes: dict[str, list[Array]] = {split: [] for split in SPLITS}
+    outlines, letters = [], []
+    for member, offset in zip(members, offsets, strict=True):
+        reader, grid = readers[member], readers[member].grid
+        split = reader.scene.split
+        whole = _box(*grid.bounds) + offset
+        outlines.append(whole)
+        windows = np.flatnonzero((index.scene == member) & (index.valid > 0))
+        shown = [whole] if split == "predict" else []
+        for at in windows.tolist() if split != "predict" else []:
+            row, column = int(index.row[at]), int(index.column[at])
+            corner, to = (
+                grid.transform_at(row, column),
+                grid.transform_at(min(row + tile_size, grid.height), min(column + tile_size, grid.width)),
+            )
+            shown.append(_box(corner.c, to.f, to.c, corner.f) + offset)
+        boxes[split] += shown
+        if shown:
+            letters.append((np.concatenate(shown).mean(axis=0), SPLIT_LETTERS[split]))
+    for split, shapes in boxes.items():
+        if shapes:
+            axes.add_collection(
+                PolyCollection(
+                    shapes, facecolors=SPLIT_COLOURS[split], edgecolors="white", hatch=SPLIT_HATCHES[split], linewidths=0.3, alpha=0.75
+                )
+            )
+    axes.add_collection(PolyCollection(outlines, facecolors="none", edgecolors="black", linewidths=0.6))
+    axes.autoscale_view()
+    if len(letters) <= _MAX_LETTERS:
+        for place, letter in letters:
+            box = {"facecolor": "white", "alpha": 0.8, "pad": 1, "edgecolor": "none"}
+            axes.text(*place, letter, fontsize=8, ha="center", va="center", bbox=box)
+
+
+def _box(left: float, bottom: float, right: float, top: float) -> Array:
+    """Corners of a box, float64 (4, 2)."""
+    return np.array([(left, bottom), (right, bottom), (right, top), (left, top)])

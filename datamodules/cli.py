@@ -66,6 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     check = commands.add_parser("check", help="audit the splits: overlaps, shared landslides, distances, duplicates; exit code 1 on a leak")
     check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
     check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
+    check.add_argument("--full", action="store_true", help="read every file to its last pixel and list each problem with its remedy")
 
     preview = commands.add_parser("preview", help="pictures of a data set: contact sheet and split map, as PNG and in one HTML page")
     preview.add_argument("root", type=Path, metavar="ROOT", help="scenes.csv or its folder")
@@ -187,6 +188,13 @@ def _check(options: argparse.Namespace) -> int:
     from datamodules.audit import audit, print_report  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
     from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
 
-    report = audit(read_scenes(options.root), near_m=options.near_m)
+    if options.full:
+        from datamodules.inspection import inspect  # noqa: PLC0415 - as the others
+
+        scenes, found = inspect(options.root)
+    else:
+        scenes, found = read_scenes(options.root), []
+    report = audit(scenes, near_m=options.near_m)
+    report.findings[:0] = found
     print_report(report)
     return 0 if report.passed else 1

@@ -120,7 +120,8 @@ def find_anchors(image: Array, missing: Array | None, row: int, column: int) -> 
     Args:
         image: (H + 2 MARGIN, W + 2 MARGIN, C), the window with `MARGIN` pixels on each side.
         missing: bool of the same size, where there are no data; None = nowhere.
-        row, column: Upper left pixel of the window in the scene.
+        row: First row of the window in the scene.
+        column: First column.
     """
     detail, valid = _detail(image, missing)
     whole = cv2.erode(valid.astype(np.uint8), np.ones((2 * _RADIUS + 1,) * 2, np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)

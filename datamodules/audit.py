@@ -160,7 +160,7 @@ def audit(scenes: Sequence[Scene], *, near_m: float = 500.0) -> AuditReport:
         try:
             made = _take_stock(scene, stock[0].reader if stock else None)
         except UserError as error:
-            report.add("error", "unreadable", (scene.name,), str(error))
+            report.findings.append(Finding("error", "unreadable", (scene.name,), error.problem, error.remedy or REMEDIES["unreadable"]))
             continue
         if scene.split != "predict":
             stock.append(made)

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _CELL: Final = 256
+_INCHES: Final = _CELL / 100
+_GAP: Final = 0.14
+_PITCH: Final = _INCHES + 0.36
+_HEAD: Final = 0.3
+_FOOT: Final = 0.4
+_WIDTH: Final = 3 * _INCHES + 4 * _GAP
 _SAMPLES: Final = 5
 _SAMPLE: Final = 64
 _PERCENTILES: Final = (2, 98)
@@ -59,8 +65,8 @@ def contact_sheet(readers: Sequence[SceneReader], views: Sequence[View], bands: 
     Returns:
         PNG, and what each row shows.
     """
-    height = 0.75 + 2.75 * max(len(views), 1)
-    figure = new_figure(9.2, height)
+    height = _HEAD + _PITCH * len(views) + _FOOT
+    figure = new_figure(_WIDTH, height)
     rows, stretches = [], dict[int, tuple[list[int], Array]]()
     for number, view in enumerate(views):
         reader = readers[view.scene]
@@ -70,9 +76,11 @@ def contact_sheet(readers: Sequence[SceneReader], views: Sequence[View], bands: 
         panels, row = _panels(reader, view, *stretches[view.scene])
         reader.close()
         rows.append(row)
-        bottom = (height - 0.45 - 2.75 * (number + 1)) / height
+        bottom = height - _HEAD - _PITCH * (number + 1)
         for column, (picture, note) in enumerate(panels):
-            axes = figure.add_axes((0.012 + column * 0.33, bottom, 2.6 * 1.13 / 9.2, 2.42 / height))
+            # Cells of the size that pictures are drawn in: no outline gets lost between two pixels.
+            place = (_GAP + column * (_INCHES + _GAP), bottom, _INCHES, _INCHES)
+            axes = figure.add_axes((place[0] / _WIDTH, place[1] / height, place[2] / _WIDTH, place[3] / height))
             axes.set_axis_off()
             axes.imshow(picture, interpolation="nearest")
             if number == 0:
@@ -83,7 +91,7 @@ def contact_sheet(readers: Sequence[SceneReader], views: Sequence[View], bands: 
                 scale_bar(axes, view.width * reader.grid.pixel_size[0])
             if column == 0:
                 _caption(axes, row)
-    figure.text(0.012, 0.08 / height, "yellow: landslide   hatched \\\\\\: no data   hatched ///: not labelled", fontsize=8)
+    figure.text(_GAP / _WIDTH, _FOOT / 2 / height, "yellow: landslide   hatched \\\\\\: no data   hatched ///: not labelled", fontsize=8)
     return png(figure), rows
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Colours of Okabe and Ito, which people with any kind of colour blindness tell apart; hatch and letter say the same without colour.
-SPLIT_COLOURS: Final = {"train": "#0072b2", "val": "#e69f00", "test": "#d55e00", "predict": "#999999"}
+SPLIT_COLOURS: Final = {"train": "#0072b2", "val": "#e69f00", "test": "#cc79a7", "predict": "#999999"}
 SPLIT_HATCHES: Final = {"train": "///", "val": "...", "test": "xxx", "predict": "---"}
 SPLIT_LETTERS: Final = {"train": "T", "val": "V", "test": "E", "predict": "P"}
 

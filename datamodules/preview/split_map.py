@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _PANEL: Final = 7.0
+_AROUND: Final = 0.9
+_LEGEND: Final = 0.4
 _MAX_LETTERS: Final = 150
 
 
@@ -35,13 +37,16 @@ def split_map(readers: Sequence[SceneReader], index: WindowIndex, tile_size: int
     from matplotlib.patches import Patch  # noqa: PLC0415 - nobody who only trains needs it
 
     groups, notes = _groups(readers), []
-    figure = new_figure(_PANEL + 0.6, (_PANEL + 0.4) * len(groups) + 0.6)
-    for number, (title, members, placed) in enumerate(groups):
-        axes = figure.add_subplot(len(groups), 1, number + 1)
-        if placed:
-            offsets = np.zeros((len(members), 2))
-        else:
-            offsets = _in_grid([readers[member].grid for member in members])
+    offsets_of = [_offsets([readers[member].grid for member in members], placed) for _, members, placed in groups]
+    heights = [
+        _height([readers[member].grid for member in members], offsets) for (_, members, _), offsets in zip(groups, offsets_of, strict=True)
+    ]
+    total = sum(height + _AROUND for height in heights) + _LEGEND
+    figure, top = new_figure(_PANEL + 1.2, total), total
+    for (title, members, placed), offsets, height in zip(groups, offsets_of, heights, strict=True):
+        top -= height + _AROUND
+        axes = figure.add_axes((0.9 / (_PANEL + 1.2), (top + 0.55) / total, _PANEL / (_PANEL + 1.2), height / total))
+        if not placed:
             notes.append(f"{len(members)} scenes have no known place: they stand in a grid, and distances between them mean nothing")
         _draw(axes, readers, members, offsets, index, tile_size)
         axes.set_title(title, fontsize=9)
@@ -61,7 +66,6 @@ def split_map(readers: Sequence[SceneReader], index: WindowIndex, tile_size: int
     present = [split for split in SPLITS if any(reader.scene.split == split for reader in readers)]
     handles = [Patch(facecolor=SPLIT_COLOURS[split], hatch=SPLIT_HATCHES[split], edgecolor="white", label=_counted(split, readers)) for split in present]  # fmt: skip
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
-    figure.subplots_adjust(left=0.12, right=0.97, bottom=0.9 / figure.get_figheight(), top=1 - 0.35 / figure.get_figheight(), hspace=0.25)
     return png(figure), notes
 
 
@@ -88,8 +92,17 @@ def _groups(readers: Sequence[SceneReader]) -> list[tuple[str, list[int], bool]]
     return groups
 
 
-def _in_grid(grids: Sequence[Grid]) -> Array:
-    """Shifts (x, y) that put scenes side by side, in rows of about the square root of their number: float64 (N, 2)."""
+def _height(grids: Sequence[Grid], offsets: Array) -> float:
+    """Inches of a panel as high as its scenes are, within reason."""
+    bounds = np.array([grid.bounds for grid in grids]) + np.tile(offsets, 2)
+    width, height = bounds[:, 2].max() - bounds[:, 0].min(), bounds[:, 3].max() - bounds[:, 1].min()
+    return float(np.clip(_PANEL * height / width, 1.2, 1.4 * _PANEL))
+
+
+def _offsets(grids: Sequence[Grid], placed: bool) -> Array:
+    """Shifts (x, y) of scenes on the map, float64 (N, 2): none, or side by side in rows of about the square root of their number."""
+    if placed:
+        return np.zeros((len(grids), 2))
     across = int(np.ceil(np.sqrt(len(grids))))
     bounds = np.array([grid.bounds for grid in grids])
     step = 1.15 * np.array([(bounds[:, 2] - bounds[:, 0]).max(), (bounds[:, 3] - bounds[:, 1]).max()])

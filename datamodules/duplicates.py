@@ -31,12 +31,13 @@ _MAX_ANCHORS: Final = 2**17
 _MAX_CANDIDATES: Final = 8
 _MIN_COSINE: Final = 0.98
 _MIN_PIXELS: Final = 2048
+_MIN_NEAR: Final = 0.6
 _RADIUS: Final = 12
 _APART: Final = 9
 _TERMS: Final = 7
 _SCALES: Final = (1.5, 5.0)
 _REACH: Final = 64
-_FLOOR: Final = 0.2  # of the overall contrast: what is fainter is noise
+_FLOOR: Final = 0.2
 _PRODUCTS: Final = 2**24
 _TURNS: Final = (
     "as it is", "turned by 90 degrees", "turned by 180 degrees", "turned by 270 degrees",
@@ -183,13 +184,17 @@ def compare(one: SceneReader, at: tuple[int, int], other: SceneReader, to: tuple
 
     Returns:
         The turn from 0 to 7 that fits best near the places, and the correlation of the band-passed pixels within 64 pixels of
-        them, the best of shifts by a pixel; -1 where fewer than 2048 pixels have data in both.
+        them, the best of shifts by a pixel; -1 where fewer than 2048 pixels have data in both. Where the 25 x 25 pixels at the
+        places correlate below 0.6, that correlation.
     """
     detail, valid = _around(one, at)
     theirs, known = _around(other, to)
     near = np.s_[_REACH - _RADIUS : _REACH + _RADIUS + 1, _REACH - _RADIUS : _REACH + _RADIUS + 1]
     turned = [(_turned(detail, turn), _turned(valid, turn)) for turn in range(8)]
-    turn = int(np.argmax([_correlation(values[near], theirs[near], mask[near] & known[near]) for values, mask in turned]))
+    likeness = [_correlation(values[near], theirs[near], mask[near] & known[near]) for values, mask in turned]
+    turn = int(np.argmax(likeness))
+    if likeness[turn] < _MIN_NEAR:  # most candidates end here
+        return turn, likeness[turn]
     values, mask = turned[turn]
     best = -1.0
     for down in (-1, 0, 1):
@@ -208,9 +213,10 @@ def _around(reader: SceneReader, at: tuple[int, int]) -> tuple[Array, Array]:
     size = 2 * (_REACH + margin) + 1
     image, missing = reader.image(at[0] - _REACH - margin, at[1] - _REACH - margin, size, size)
     detail, valid = _detail(image, missing)
-    power = _smooth(detail**2, valid.astype(np.float32), _SCALES[1])
-    overall = float((detail[valid] ** 2).mean()) if valid.any() else 1.0
-    even = detail / np.maximum(np.sqrt(power) + _FLOOR * np.sqrt(overall), 1e-12)
+    contrast = np.sqrt(_smooth(detail**2, valid.astype(np.float32), _SCALES[1]))
+    # What is much fainter than usual is noise. The median, since a bright road must not set the scale for the ground beside it.
+    floor = _FLOOR * float(np.median(contrast[valid])) + 0.01 * float(contrast.max()) if valid.any() else 0.0
+    even = detail / np.maximum(contrast + floor, 1e-12)
     return even[margin:-margin, margin:-margin], valid[margin:-margin, margin:-margin]
 
 

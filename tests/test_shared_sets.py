@@ -97,12 +97,9 @@ def test_mars_scenes_with_holes(tmp_path, capsys):
 
 def test_hokkaido_without_transform(tmp_path, capsys):
     source = SHARED / "hokkaido_rgb"
-    assert data("index", source, "--out", tmp_path / "as_it_is") == 0
-    assert data("check", tmp_path / "as_it_is") == 1
-    assert "north up" in capsys.readouterr().out
-    refused(capsys, "--resolution-m", "index", source, "--layout", "image_mask", "--out", tmp_path / "data")
+    refused(capsys, "--resolution-m", "index", source, "--out", tmp_path / "data")
     assert not (tmp_path / "data").exists()
-    assert data("index", source, "--layout", "image_mask", "--resolution-m", 3, "--out", tmp_path / "data") == 0
+    assert data("index", source, "--resolution-m", 3, "--out", tmp_path / "data") == 0
     looked_at(tmp_path / "data", tmp_path / "out", capsys)
     assert "no known place" in (tmp_path / "out" / "index.html").read_text()
     trained(tmp_path / "data", tmp_path / "runs", "--model.network.inputs=image")

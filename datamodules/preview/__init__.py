@@ -56,7 +56,7 @@ def preview(
         reader = SceneReader(scene, None, 1, "bilinear")
         reader.close()
         readers.append(reader)
-    index = index_windows(readers, tile_size, tile_size, once=True)
+    index = index_windows(readers, tile_size, tile_size, once=False)  # a window counts what it shows
     views = choose(readers, index, tile_size=tile_size, number=windows, splits=splits, seed=seed)
     sheet, rows = contact_sheet(readers, views, bands)
     plan, notes = split_map(readers, index, tile_size)

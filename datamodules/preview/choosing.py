@@ -27,7 +27,7 @@ def choose(
 
     Args:
         readers: One a scene.
-        index: Windows that cover each pixel once.
+        index: Windows, counting all their pixels.
         tile_size: Pixels of a window.
         number: How many; fewer where there are fewer.
         splits: Allowed splits; () = all.

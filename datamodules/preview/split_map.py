@@ -28,7 +28,7 @@ def split_map(readers: Sequence[SceneReader], index: WindowIndex, tile_size: int
 
     Args:
         readers: One a scene.
-        index: Windows that cover each pixel once.
+        index: Windows that cover the scenes.
         tile_size: Pixels of a window.
 
     Returns:

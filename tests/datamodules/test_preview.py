@@ -57,7 +57,7 @@ def mixed(tmp_path):
 
 def opened(root):
     readers = [SceneReader(scene, None, 1, "bilinear") for scene in read_scenes(root)]
-    return readers, index_windows(readers, 64, 64, once=True)
+    return readers, index_windows(readers, 64, 64, once=False)
 
 
 class Page(HTMLParser):

@@ -59,7 +59,7 @@ def preview(
     index = index_windows(readers, tile_size, tile_size, once=False)  # a window counts what it shows
     views = choose(readers, index, tile_size=tile_size, number=windows, splits=splits, seed=seed)
     sheet, rows = contact_sheet(readers, views, bands)
-    plan, notes = split_map(readers, index, tile_size)
+    plan, notes = split_map(readers, tile_size)
     html = page(str(root), sheet, rows, plan, notes, described, seed)
     out.mkdir(parents=True, exist_ok=True)
     return [_write(out / name, content) for name, content in zip(FILES, (sheet, plan, html.encode()), strict=True)]

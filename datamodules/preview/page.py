@@ -53,7 +53,11 @@ def page(
         _table(("scene", "split", *COLUMNS[1:]), by_scene, CAPTION),
         "</details>",
         "<h2>Split map</h2>",
-        _figure(plan, plan_alt, " ".join(f"{note}." for note in notes) or "Boxes are windows that hold a label; black lines are scenes."),
+        _figure(
+            plan,
+            plan_alt,
+            " ".join(f"{note}." for note in notes) or "Boxes are labelled ground, to a 48th of a scene; black lines are scenes.",
+        ),
         "<h2>Windows</h2>",
         _figure(
             sheet, sheet_alt, f"Chosen by seed {seed}; brightness from the 2nd to the 98th percentile of each scene; sun in the north-west."

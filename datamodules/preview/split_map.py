@@ -1,4 +1,4 @@
-"""Split map: where windows of each split lie, in map coordinates; scenes of unknown place stand in a grid, and the map says so."""
+"""Split map: where the labelled ground of each split lies, in map coordinates; scenes of unknown place stand in a grid, and the map says so."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +11,7 @@ from datamodules.importers.converting import PLACE_UNKNOWN
 from datamodules.preview.drawing import SPLIT_COLOURS, SPLIT_HATCHES, SPLIT_LETTERS, new_figure, png, scale_bar
 from datamodules.reading import SceneReader
 from datamodules.scene import SPLITS
-from datamodules.windows import WindowIndex
+from datamodules.windows import index_windows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,16 +20,16 @@ Array = npt.NDArray[Any]
 _PANEL: Final = 7.0
 _AROUND: Final = 0.9
 _LEGEND: Final = 0.4
+_CELLS: Final = 48
 _MAX_LETTERS: Final = 150
 
 
-def split_map(readers: Sequence[SceneReader], index: WindowIndex, tile_size: int) -> tuple[bytes, list[str]]:
-    """Draw windows that hold a label in the colour, hatch and letter of their split, and the outline of every scene.
+def split_map(readers: Sequence[SceneReader], tile_size: int) -> tuple[bytes, list[str]]:
+    """Draw labelled ground in the colour, hatch and letter of its split, and the outline of every scene.
 
     Args:
         readers: One a scene.
-        index: Windows that cover the scenes.
-        tile_size: Pixels of a window.
+        tile_size: Scenes of at most so many pixels a side are drawn whole, larger ones in cells of 1/48 of their longer side.
 
     Returns:
         PNG with a panel for each coordinate system, and sentences about what it cannot show.
@@ -48,7 +48,7 @@ def split_map(readers: Sequence[SceneReader], index: WindowIndex, tile_size: int
         axes = figure.add_axes((0.9 / (_PANEL + 1.2), (top + 0.55) / total, _PANEL / (_PANEL + 1.2), height / total))
         if not placed:
             notes.append(f"{len(members)} scenes have no known place: they stand in a grid, and distances between them mean nothing")
-        _draw(axes, readers, members, offsets, index, tile_size)
+        _draw(axes, readers, members, offsets, tile_size)
         axes.set_title(title, fontsize=9)
         axes.set_aspect("equal")
         axes.margins(0.03)
@@ -110,8 +110,24 @@ def _offsets(grids: Sequence[Grid], placed: bool) -> Array:
     return np.column_stack([column * step[0] - bounds[:, 0], -row * step[1] - bounds[:, 3]])
 
 
-def _draw(axes: "Axes", readers: Sequence[SceneReader], members: list[int], offsets: Array, index: WindowIndex, tile_size: int) -> None:
-    """Windows with a label, or whole scenes to predict, as hatched boxes; outlines of all scenes; letters where there is room."""
+def _labelled_boxes(reader: SceneReader, tile_size: int) -> list[Array]:
+    """Boxes (4, 2) of the ground that a scene labels: the scene, or cells of which more than half is labelled."""
+    grid = reader.grid
+    longest = max(grid.height, grid.width)
+    small = longest <= tile_size
+    size = longest if small else max(-(-longest // _CELLS), 8)
+    index = index_windows([reader], size, size, once=False)
+    boxes = []
+    # More than half: where blocks of two splits meet in a cell, it belongs to one of them.
+    for at in np.flatnonzero(index.valid > (0 if small else 0.5)).tolist():
+        row, column = int(index.row[at]), int(index.column[at])
+        corner, to = grid.transform_at(row, column), grid.transform_at(min(row + size, grid.height), min(column + size, grid.width))
+        boxes.append(_box(corner.c, to.f, to.c, corner.f))
+    return boxes
+
+
+def _draw(axes: "Axes", readers: Sequence[SceneReader], members: list[int], offsets: Array, tile_size: int) -> None:
+    """Labelled ground, or whole scenes to predict, as hatched boxes; outlines of all scenes; letters where there is room."""
     from matplotlib.collections import PolyCollection  # noqa: PLC0415 - as above
 
     boxes: dict[str, list[Array]] = {split: [] for split in SPLITS}
@@ -121,18 +137,10 @@ def _draw(axes: "Axes", readers: Sequence[SceneReader], members: list[int], offs
         split = reader.scene.split
         whole = _box(*grid.bounds) + offset
         outlines.append(whole)
-        windows = np.flatnonzero((index.scene == member) & (index.valid > 0))
-        shown = [whole] if split == "predict" else []
-        for at in windows.tolist() if split != "predict" else []:
-            row, column = int(index.row[at]), int(index.column[at])
-            corner, to = (
-                grid.transform_at(row, column),
-                grid.transform_at(min(row + tile_size, grid.height), min(column + tile_size, grid.width)),
-            )
-            shown.append(_box(corner.c, to.f, to.c, corner.f) + offset)
+        shown = [whole] if split == "predict" else [box + offset for box in _labelled_boxes(reader, tile_size)]
         boxes[split] += shown
         if shown:
-            letters.append((np.concatenate(shown).mean(axis=0), SPLIT_LETTERS[split]))
+            letters.append((shown[len(shown) // 2].mean(axis=0), SPLIT_LETTERS[split]))
     for split, shapes in boxes.items():
         if shapes:
             axes.add_collection(

@@ -172,8 +172,7 @@ def test_bands_by_number_by_tag_or_the_first_three(mixed, tmp_path):
 
 
 def test_map_shows_splits_in_their_colours_and_says_what_has_no_place(mixed):
-    readers, index = opened(mixed)
-    plan, notes = split_map(readers, index, 64)
+    plan, notes = split_map(opened(mixed)[0], 64)
     assert notes == ["1 scenes have no known place: they stand in a grid, and distances between them mean nothing"]
     assert imread(io.BytesIO(plan)).shape[1] == 820
 

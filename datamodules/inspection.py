@@ -162,7 +162,7 @@ def _implausible(scene: Scene, counts: _Counts) -> Iterator[Finding]:
         if counts.no_dem:
             share = f"{100 * counts.no_dem / counts.pixels:.2f} % of the image have no elevation"
             yield finding("warning", "dem", scene.dem, share, "take a larger model, or train with `inputs: image`")
-    if scene.label and not counts.labelled:
+    if scene.label and counts.image and not counts.labelled:
         yield finding("warning", "label", scene.label, "labels no pixel that has image data", "check nodata values, or remove the scene")
     if counts.labelled and counts.zeros > _MANY_ZEROS * counts.labelled:
         detail = f"{100 * counts.zeros / counts.labelled:.1f} % of the labelled pixels are 0 in all bands"

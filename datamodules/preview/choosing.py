@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from datamodules.reading import SceneReader
 from datamodules.windows import WindowIndex
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def choose(
     order = np.random.default_rng(seed).permutation(len(index))
     order = order[allowed[order]]
 
-    def in_turn(group: np.ndarray) -> list[int]:
+    def in_turn(group: Array) -> list[int]:
         """One window of each split after another; fuller ones first."""
         turn = np.zeros(len(group), dtype=np.int64)
         full = index.valid[group] <= min(0.5, float(index.valid[group].max(initial=0)) / 2)

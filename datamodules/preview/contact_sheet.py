@@ -67,7 +67,7 @@ def contact_sheet(readers: Sequence[SceneReader], views: Sequence[View], bands: 
     """
     height = _HEAD + _PITCH * len(views) + _FOOT
     figure = new_figure(_WIDTH, height)
-    rows, stretches = [], dict[int, tuple[list[int], Array]]()
+    rows, stretches = list[SheetRow](), dict[int, tuple[list[int], Array]]()
     for number, view in enumerate(views):
         reader = readers[view.scene]
         if view.scene not in stretches:
@@ -133,7 +133,7 @@ def shown_bands(reader: SceneReader, bands: Sequence[int]) -> list[int]:
 
 def _limits(reader: SceneReader, bands: Sequence[int]) -> Array:
     """2nd and 98th percentile of each band, float64 (bands, 2), of 25 samples of 64 x 64 pixels spread over the scene."""
-    grid, found = reader.grid, []
+    grid, found = reader.grid, list[Array]()
     for row in np.unique(np.linspace(0, max(grid.height - _SAMPLE, 0), _SAMPLES).astype(int)).tolist():
         for column in np.unique(np.linspace(0, max(grid.width - _SAMPLE, 0), _SAMPLES).astype(int)).tolist():
             image, missing = reader.image(row, column, min(_SAMPLE, grid.height), min(_SAMPLE, grid.width))

@@ -36,7 +36,7 @@ def split_map(readers: Sequence[SceneReader], tile_size: int) -> tuple[bytes, li
     """
     from matplotlib.patches import Patch  # noqa: PLC0415 - nobody who only trains needs it
 
-    groups, notes = _groups(readers), []
+    groups, notes = _groups(readers), list[str]()
     offsets_of = [_offsets([readers[member].grid for member in members], placed) for _, members, placed in groups]
     heights = [
         _height([readers[member].grid for member in members], offsets) for (_, members, _), offsets in zip(groups, offsets_of, strict=True)
@@ -131,7 +131,7 @@ def _draw(axes: "Axes", readers: Sequence[SceneReader], members: list[int], offs
     from matplotlib.collections import PolyCollection  # noqa: PLC0415 - as above
 
     boxes: dict[str, list[Array]] = {split: [] for split in SPLITS}
-    outlines, letters = [], []
+    outlines, letters = list[Array](), list[tuple[Array, str]]()
     for member, offset in zip(members, offsets, strict=True):
         reader, grid = readers[member], readers[member].grid
         split = reader.scene.split
@@ -153,7 +153,7 @@ def _draw(axes: "Axes", readers: Sequence[SceneReader], members: list[int], offs
     if len(letters) <= _MAX_LETTERS:
         for place, letter in letters:
             box = {"facecolor": "white", "alpha": 0.8, "pad": 1, "edgecolor": "none"}
-            axes.text(*place, letter, fontsize=8, ha="center", va="center", bbox=box)
+            axes.text(float(place[0]), float(place[1]), letter, fontsize=8, ha="center", va="center", bbox=box)
 
 
 def _box(left: float, bottom: float, right: float, top: float) -> Array:

@@ -1,19 +1,16 @@
 """Audit of a data set: do its splits leak, and can all of its files be read?
 
 Leaks, which fail the audit: ground that is labelled in two splits; a landslide in two splits (landslide pixels of both overlap or
-touch, by at most one pixel); windows of two splits with equal pixels, or nearly equal ones. Windows of 128 pixels that lie in a grid from the
-upper left corner and hold a label are compared. Nearly equal: of 255 bits at most 10 differ, where the bits are the signs, against
-their median, of the 16 x 16 lowest cosine terms but the mean, of the mean of all bands on 32 x 32 cells. Gain and offset do
-not change them; turned, mirrored or shifted copies are not found. Windows on the same ground are compared by their labels alone.
+touch, by at most one pixel); windows of two splits with equal pixels; and pictures in two splits that are copies of each other, also
+shifted, turned or mirrored (see `datamodules.duplicates`). Windows of 128 pixels that lie in a grid from the upper left corner and hold a
+label are compared. Windows on the same ground are compared by their labels alone.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -21,12 +18,12 @@ from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 from rich.console import Console
 from rich.table import Table
-from scipy.fft import dctn
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
 from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.components import labelled
+from datamodules.duplicates import MARGIN, Anchors, find_anchors, find_copies
 from datamodules.errors import UserError
 from datamodules.grid import same_crs
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
@@ -38,8 +35,6 @@ from datamodules.scene import Scene
 Array = npt.NDArray[Any]
 WINDOW: Final = 128
 CELL: Final = 32
-MAX_BITS: Final = 10
-_CHUNK: Final = 512
 _MAX_PAIRS: Final = 2000
 _MOST_LISTED: Final = 12
 REMEDIES: Final = {
@@ -109,28 +104,19 @@ class AuditReport:
 
 @dataclass
 class _Inventory:
-    """Labelled cells and windows of one scene: places (row, column), boxes of labels in metres, hashes."""
+    """Labelled cells and windows of one scene: places (row, column), boxes of labels in metres, contents, anchors."""
 
     reader: SceneReader
     cells: list[tuple[int, int]] = field(default_factory=list)
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     windows: list[tuple[int, int]] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
-    bits: list[Array] = field(default_factory=list)
+    anchors: list[Anchors] = field(default_factory=list)
     labels: int = 0
     landslide: int = 0
     pixels: int = 0
     without_dem: int = 0
     shift: ResidualShift | None = None
-
-
-def perceptual_bits(image: Array) -> Array | None:
-    """Perceptual hash of a window (H, W, C): float32 (255) of -1 and 1; None where it shows nothing but one value."""
-    grey = np.nan_to_num(image.astype(np.float32).mean(axis=2), posinf=0, neginf=0)
-    if grey.std() <= 1e-6 * max(float(abs(grey).max()), 1e-6):
-        return None
-    low = dctn(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA))[:16, :16].ravel()[1:]
-    return np.where(low > np.median(low), 1, -1).astype(np.float32)
 
 
 def _take_stock(scene: Scene, first: SceneReader | None, rules: LabelRules) -> _Inventory:
@@ -151,12 +137,12 @@ def _take_stock(scene: Scene, first: SceneReader | None, rules: LabelRules) -> _
                 continue
             made.labels += int((mask != IGNORE).sum())
             made.landslide += int((mask == LANDSLIDE).sum())
-            image = reader.image(row, column, *size)[0]
-            bits = perceptual_bits(image)
-            if bits is not None:
+            wide, missing = reader.image(row - MARGIN, column - MARGIN, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN)
+            image = np.ascontiguousarray(wide[MARGIN:-MARGIN, MARGIN:-MARGIN])
+            if (image != image[:1, :1]).any():  # windows of one value, such as water, are alike without being copies
                 made.windows.append((row, column))
                 made.contents.append(hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest())
-                made.bits.append(bits)
+                made.anchors.append(find_anchors(wide, missing, row, column))
             for top in range(0, size[0], CELL):
                 for left in range(0, size[1], CELL):
                     rows, columns = np.nonzero(mask[top : top + CELL, left : left + CELL] != IGNORE)
@@ -194,7 +180,7 @@ def audit(scenes: Sequence[Scene], *, near_m: float = 500.0, rules: LabelRules =
             made = _take_stock(scene, next((one.reader for one in stock if one.reader.grid.placed), None), rules)
             _label(report, made)
         except UserError as error:
-            report.add("error", "unreadable", (scene.name,), str(error))
+            report.findings.append(Finding("error", "unreadable", (scene.name,), error.problem, error.remedy or REMEDIES["unreadable"]))
             continue
         _alignment(report, made)
         if scene.split != "predict":
@@ -340,35 +326,36 @@ def _shared(one: _Inventory, other: _Inventory, cell: tuple[int, int]) -> tuple[
 
 
 def _duplicates(report: AuditReport, stock: Sequence[_Inventory]) -> None:
-    """Windows of different splits with equal, or nearly equal, pixels on different ground."""
-    bits = np.array([bit for one in stock for bit in one.bits], dtype=np.float32).reshape(-1, 255)
-    contents = [content for one in stock for content in one.contents]
-    places = [(number, *window) for number, one in enumerate(stock) for window in one.windows]
-    splits = np.array([stock[number].reader.scene.split for number, _, _ in places])
-    found: Counter[tuple[str, str, str]] = Counter()
-    example: dict[tuple[str, str, str], str] = {}
-    for start in range(0, len(bits), _CHUNK):
-        near = bits[start : start + _CHUNK] @ bits.T >= 255 - 2 * MAX_BITS
-        near &= splits[start : start + _CHUNK, None] != splits[None]
-        for at, other in np.argwhere(near).tolist():
-            one = at + start
-            if one >= other or _same_ground(stock, places[one], places[other]):
-                continue
-            kind = "duplicate" if contents[one] == contents[other] else "near-duplicate"
-            key = kind, stock[places[one][0]].reader.scene.name, stock[places[other][0]].reader.scene.name
-            found[key] += 1
-            example.setdefault(key, f"first at (row, column) {places[one][1:]} and {places[other][1:]}")
-    for key, number in found.items():
-        report.add("leak", key[0], key[1:], f"{number} pairs of windows show the same image, {example[key]}")
+    """Windows of different splits with equal pixels, and copies that are shifted, turned or compressed, on different ground."""
+    splits = [one.reader.scene.split for one in stock]
+    seen: dict[bytes, list[tuple[int, int, int]]] = {}
+    equal: dict[tuple[int, int], list[tuple[tuple[int, int, int], tuple[int, int, int]]]] = {}
+    for number, one in enumerate(stock):
+        for (row, column), content in zip(one.windows, one.contents, strict=True):
+            for place in seen.setdefault(content, []):
+                if splits[place[0]] != splits[number] and not _same_ground(stock, place, (number, row, column)):
+                    equal.setdefault((place[0], number), []).append((place, (number, row, column)))
+            seen[content].append((number, row, column))
+    for (first, second), pairs in equal.items():
+        both = stock[first].reader.scene.name, stock[second].reader.scene.name
+        at = f"first at (row, column) {pairs[0][0][1:]} and {pairs[0][1][1:]}"
+        report.add("leak", "duplicate", both, f"{len(pairs)} pairs of windows have equal pixels, {at}")
+    anchors = [Anchors.joined(one.anchors) for one in stock]
+    for copy in find_copies([one.reader for one in stock], splits, anchors, lambda one, other: _same_ground(stock, one, other)):
+        first, second = sorted(copy.scenes)
+        if (first, second) not in equal:
+            both = stock[copy.scenes[0]].reader.scene.name, stock[copy.scenes[1]].reader.scene.name
+            detail = f"(row, column) {copy.places[0]} and {copy.places[1]} show the same image, {copy.turn}"
+            report.add("leak", "near-duplicate", both, f"{detail}, correlation {copy.correlation:.2f}")
 
 
 def _same_ground(stock: Sequence[_Inventory], one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
-    """Whether two windows overlap on the ground; windows of different coordinate systems never count as such."""
+    """Whether the windows of two places (scene, row, column) overlap on the ground; never between coordinate systems."""
     first, second = stock[one[0]].reader.grid, stock[other[0]].reader.grid
-    if not same_crs(first.crs, second.crs):
-        return False
-    at, to = first.transform_at(*one[1:]), second.transform_at(*other[1:])
-    return bool(at.c < to.c + WINDOW * to.a and to.c < at.c + WINDOW * at.a and at.f > to.f + WINDOW * to.e and to.f > at.f + WINDOW * at.e)
+    (row, column), (next_row, next_column) = ((part // WINDOW * WINDOW for part in place[1:]) for place in (one, other))
+    at, to = first.transform_at(row, column), second.transform_at(next_row, next_column)
+    over = at.c < to.c + WINDOW * to.a and to.c < at.c + WINDOW * at.a and at.f > to.f + WINDOW * to.e and to.f > at.f + WINDOW * at.e
+    return bool(over and same_crs(first.crs, second.crs))
 
 
 def print_report(report: AuditReport, console: Console | None = None) -> None:

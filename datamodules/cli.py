@@ -39,8 +39,6 @@ def main(arguments: Sequence[str]) -> int:
     describe.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
     describe.add_argument("--by-scene", action="store_true", help="one row a scene as well")
 
-    _add_label_options(describe)
-
     index = commands.add_parser(
         "index",
         help="write scenes.csv for a folder; public data sets are recognised and converted",
@@ -73,32 +71,28 @@ def main(arguments: Sequence[str]) -> int:
     split.add_argument("--seed", type=int, default=0, help="of ties in the assignment (default: %(default)s)")
     split.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make: foldN/scenes.csv and split.json")
 
-    _add_label_options(split)
-
     check = commands.add_parser("check", help="audit the splits: overlaps, shared landslides, distances, duplicates; exit code 1 on a leak")
     check.add_argument("root", type=Path, metavar="SCENES", help="scenes.csv or its folder")
     check.add_argument("--near-m", type=float, default=500.0, help="warn where splits are nearer, in metres (default: %(default)s)")
+    check.add_argument("--full", action="store_true", help="read every file to its last pixel and list each problem with its remedy")
 
-    _add_label_options(check)
+    preview = commands.add_parser("preview", help="pictures of a data set: contact sheet and split map, as PNG and in one HTML page")
+    preview.add_argument("root", type=Path, metavar="ROOT", help="scenes.csv or its folder")
+    preview.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where contact_sheet.png, split_map.png, index.html go")
+    preview.add_argument("--windows", type=_positive, default=12, help="rows of the contact sheet (default: %(default)s)")
+    preview.add_argument(
+        "--split", nargs="+", choices=("train", "val", "test", "predict"), default=(), help="of its windows (default: all)"
+    )
+    preview.add_argument("--tile-size", type=_positive, default=128, help="pixels of a window (default: %(default)s)")
+    preview.add_argument("--bands", type=_positive, nargs="+", default=(), help="shown as red, green, blue, such as 4 3 2; or one as grey")
+    preview.add_argument("--seed", type=int, default=0, help="of the choice of windows (default: %(default)s)")
 
-    for command in (describe, split, check):
-        command.add_argument(
-            "--regrid",
-            default="refuse",
-            help="images in degrees, in a stretching projection or rotated: refuse, reproject (virtual grid in metres) or EPSG:CODE "
-            "(default: %(default)s; column regrid of scenes.csv goes first)",
-        )
+    for command in (describe, split, check, preview):
+        _add_reading_options(command)
     options = parser.parse_args(list(arguments))
     _require_regrid(getattr(options, "regrid", "refuse"))
-    if options.command == "check":
-        return _check(options)
-    if options.command == "split":
-        return _split(options)
-    if options.command == "synthesize":
-        return _synthesize(options)
-    if options.command == "describe":
-        return _describe(options)
-    return _index(options)
+    run = {"preview": _preview, "check": _check, "split": _split, "synthesize": _synthesize, "describe": _describe, "index": _index}
+    return run[options.command](options)
 
 
 def _require_regrid(value: str) -> None:
@@ -111,8 +105,14 @@ def _require_regrid(value: str) -> None:
         raise UserError("cannot be used", str(error), field="--regrid", value=value, exit_code=2) from error
 
 
-def _add_label_options(command: argparse.ArgumentParser) -> None:
-    """How labels are read: the names and defaults of the data module's options."""
+def _add_reading_options(command: argparse.ArgumentParser) -> None:
+    """How scenes are read: the names and defaults of the data module's options."""
+    command.add_argument(
+        "--regrid",
+        default="refuse",
+        help="images in degrees, in a stretching projection or rotated: refuse, reproject (virtual grid in metres) or EPSG:CODE "
+        "(default: %(default)s; column regrid of scenes.csv goes first)",
+    )
     options = command.add_argument_group("labels", "as data.landslide_values and so on; columns of scenes.csv come first")
     options.add_argument("--landslide-values", metavar="V;V", help="landslide in label rasters, as 255 or '1=certain;2=possible' (1)")
     options.add_argument("--ignore-values", metavar="V;V", help="values of label rasters that count for nothing (255)")
@@ -216,12 +216,39 @@ def _split(options: argparse.Namespace) -> int:
     return 0
 
 
+def _preview(options: argparse.Namespace) -> int:
+    """Draw a data set."""
+    from datamodules.preview import preview  # noqa: PLC0415 - torch, OpenCV and rasterio
+
+    files = preview(
+        options.root,
+        options.out,
+        windows=options.windows,
+        splits=options.split,
+        tile_size=options.tile_size,
+        bands=options.bands,
+        seed=options.seed,
+        regrid=options.regrid,
+        rules=_rules(options),
+    )
+    print(f"wrote {', '.join(file.name for file in files)} to {options.out}")
+    return 0
+
+
 def _check(options: argparse.Namespace) -> int:
     """Audit a data set."""
     from datamodules.audit import audit, print_report  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
     from datamodules.overrides import regridded  # noqa: PLC0415 - as the others
     from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
 
-    report = audit(regridded(read_scenes(options.root), options.regrid), near_m=options.near_m, rules=_rules(options))
+    rules = _rules(options)
+    if options.full:
+        from datamodules.inspection import inspect  # noqa: PLC0415 - as the others
+
+        scenes, found = inspect(options.root, regrid=options.regrid, rules=rules)
+    else:
+        scenes, found = regridded(read_scenes(options.root), options.regrid), []
+    report = audit(scenes, near_m=options.near_m, rules=rules)
+    report.findings[:0] = found
     print_report(report)
     return 0 if report.passed else 1

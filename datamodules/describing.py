@@ -20,7 +20,8 @@ from datamodules.scene import SPLITS, Scene, read_scenes
 from datamodules.windows import positions
 
 _STRIP_ROWS = 256
-_CAPTION = (
+COLUMNS = ("scenes", "km²", "pixel m", "DEM m", "prevalence", "windows", "no image", "no DEM", "no label", "DEM shift")
+CAPTION = (
     "prevalence = landslide / labelled pixels; no ... = share of pixels without it; "
     "DEM shift = metres that the model lies too far east, north (share of windows or scenes that tell)"
 )
@@ -106,32 +107,42 @@ def describe(
         out.width = max(out.width, 140)
     if by_scene:
         out.print(_table("Scenes", [(item.scene.name, [item]) for item in described], "scene"))
-    by_split = [(split, [item for item in described if item.scene.split == split]) for split in SPLITS]
-    out.print(_table(f"Splits of {root}", [(split, items) for split, items in by_split if items], "split"))
-    out.print(_landslides([(split, [one for item in items for one in item.tallies]) for split, items in by_split]))
+    groups = by_split(described)
+    out.print(_table(f"Splits of {root}", groups, "split"))
+    out.print(_landslides([(split, [one for item in items for one in item.tallies]) for split, items in groups]))
+
+
+def by_split(described: Sequence[SceneDescription]) -> list[tuple[str, list[SceneDescription]]]:
+    """Scenes of each split that has any."""
+    groups = [(split, [item for item in described if item.scene.split == split]) for split in SPLITS]
+    return [(split, items) for split, items in groups if items]
 
 
 def _table(title: str, groups: Sequence[tuple[str, Sequence[SceneDescription]]], head: str) -> Table:
     """One row a group of scenes."""
-    table = Table(title=title, caption=_CAPTION)
+    table = Table(title=title, caption=CAPTION)
     table.add_column(head)
-    for column in ("scenes", "km²", "pixel m", "DEM m", "prevalence", "windows", "no image", "no DEM", "no label", "DEM shift"):
+    for column in COLUMNS:
         table.add_column(column, justify="right")
     for name, items in groups:
-        pixels = sum(item.pixels for item in items)
-        labelled = sum(item.labelled for item in items)
-        table.add_row(
-            name,
-            str(len(items)),
-            f"{sum(item.km2 for item in items):,.2f}",
-            _sizes([item.pixel_size_m for item in items]),
-            _sizes([item.dem_pixel_size_m for item in items if item.dem_pixel_size_m]) or "-",
-            _percent(sum(item.landslide for item in items), labelled),
-            str(sum(item.windows for item in items)),
-            *(_percent(sum(getattr(item, part) for item in items), pixels) for part in ("no_image", "no_dem", "no_label")),
-            _shifts([item.shift for item in items if item.shift is not None]),
-        )
+        table.add_row(name, *cells(items))
     return table
+
+
+def cells(items: Sequence[SceneDescription]) -> list[str]:
+    """What a group of scenes holds together, as texts in the order of `COLUMNS`."""
+    pixels = sum(item.pixels for item in items)
+    labelled = sum(item.labelled for item in items)
+    return [
+        str(len(items)),
+        f"{sum(item.km2 for item in items):,.2f}",
+        _sizes([item.pixel_size_m for item in items]),
+        _sizes([item.dem_pixel_size_m for item in items if item.dem_pixel_size_m]) or "-",
+        _percent(sum(item.landslide for item in items), labelled),
+        str(sum(item.windows for item in items)),
+        *(_percent(sum(getattr(item, part) for item in items), pixels) for part in ("no_image", "no_dem", "no_label")),
+        _shifts([item.shift for item in items if item.shift is not None]),
+    ]
 
 
 def _landslides(groups: Sequence[tuple[str, Sequence[Tally]]]) -> Table:

@@ -34,6 +34,7 @@ class UserError(Exception):
         if field is not None:
             where.append(f"{field} = {value!r}" if value is not None else field)
         message = ": ".join([*where, problem])
+        self.problem, self.remedy = message, remedy
         super().__init__(f"{message}; {remedy}" if remedy else message)
         self.exit_code = exit_code
 

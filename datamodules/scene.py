@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -61,11 +62,12 @@ class Scene:
         return {column: text for column, text in texts.items() if text}
 
 
-def read_scenes(root: str | os.PathLike[str]) -> list[Scene]:
+def read_scenes(root: str | os.PathLike[str], problems: list[UserError] | None = None) -> list[Scene]:
     """Read a data set.
 
     Args:
         root: A manifest, a folder with `scenes.csv`, or a folder in the split layout.
+        problems: Gathers what is wrong with single scenes, which are then left out; None = the first is raised.
 
     Returns:
         All scenes in the order of the manifest, or by split and file name.
@@ -75,7 +77,7 @@ def read_scenes(root: str | os.PathLike[str]) -> list[Scene]:
     """
     path = Path(root)
     if path.is_file():
-        return read_manifest(path)
+        return read_manifest(path, problems)
     if not path.exists():
         raise UserError(
             "does not exist",
@@ -84,12 +86,19 @@ def read_scenes(root: str | os.PathLike[str]) -> list[Scene]:
             value=str(root),
         )
     if (path / MANIFEST).is_file():
-        return read_manifest(path / MANIFEST)
-    return read_folder(path)
+        return read_manifest(path / MANIFEST, problems)
+    return read_folder(path, problems)
 
 
-def read_manifest(path: Path) -> list[Scene]:
-    """Read `scenes.csv`.
+def _raise_or_gather(error: UserError, problems: list[UserError] | None) -> None:
+    """Raise a problem of one scene, or add it to the list."""
+    if problems is None:
+        raise error
+    problems.append(error)
+
+
+def read_manifest(path: Path, problems: list[UserError] | None = None) -> list[Scene]:
+    """Read `scenes.csv`; `problems` as in `read_scenes`.
 
     Raises:
         UserError: A missing column, an empty or repeated name, an unknown split or a file that does not exist.
@@ -105,12 +114,16 @@ def read_manifest(path: Path) -> list[Scene]:
     scenes: list[Scene] = []
     for line, row in enumerate(reader, start=2):
         values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, *OPTIONAL_COLUMNS)}
-        scenes.append(_scene(values, path, line))
-    names = [scene.name for scene in scenes]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError("appears more than once", "scene names must be unique", file=path, field="scene", value=name)
-    if not scenes:
+        try:
+            scenes.append(_scene(values, path, line))
+        except UserError as error:
+            _raise_or_gather(error, problems)
+    for name, number in Counter(scene.name for scene in scenes).items():
+        if number > 1:
+            _raise_or_gather(
+                UserError("appears more than once", "scene names must be unique", file=path, field="scene", value=name), problems
+            )
+    if not scenes and not problems:
         raise UserError("lists no scene", "add a row for each scene", file=path)
     return scenes
 
@@ -150,8 +163,8 @@ def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
     return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], region, overrides=overrides, labels=labels)
 
 
-def read_folder(folder: Path) -> list[Scene]:
-    """Read the layout `{train,val,test}/{images,dem,masks}/*.tif`; `dem` may be absent.
+def read_folder(folder: Path, problems: list[UserError] | None = None) -> list[Scene]:
+    """Read the layout `{train,val,test}/{images,dem,masks}/*.tif`; `dem` may be absent; `problems` as in `read_scenes`.
 
     Raises:
         UserError: No such folders, or an image without its mask or elevation model.
@@ -168,15 +181,17 @@ def read_folder(folder: Path) -> list[Scene]:
             if not dems.is_dir():
                 dem = None
             elif not (dems / image.name).is_file():
-                raise UserError(
-                    "has no elevation model of the same name", f"add it, or remove the folder {split}/dem", file=image, field="dem"
-                )
+                remedy = f"add it, or remove the folder {split}/dem"
+                _raise_or_gather(UserError("has no elevation model of the same name", remedy, file=image, field="dem"), problems)
+                continue
             if not (masks / image.name).is_file():
                 if split != "predict":
-                    raise UserError("has no mask of the same name", f"add {split}/masks/{image.name}", file=image, field="label")
+                    remedy = f"add {split}/masks/{image.name}"
+                    _raise_or_gather(UserError("has no mask of the same name", remedy, file=image, field="label"), problems)
+                    continue
                 label = None
             scenes.append(Scene(f"{split}/{image.stem}", image, dem, label, split, one_window=True))
-    if not scenes:
+    if not scenes and not problems:
         raise UserError(
             "holds neither scenes.csv nor {train,val,test}/images/*.tif",
             "see `zoo-data synthesize` for an example of a manifest",

@@ -10,7 +10,7 @@ import rasterio
 from affine import Affine
 
 from datamodules import cli
-from datamodules.audit import audit, perceptual_bits
+from datamodules.audit import audit
 from datamodules.scene import Scene, read_scenes, write_manifest
 from datamodules.splits import split_scenes
 
@@ -83,11 +83,16 @@ def test_copied_and_brightened_tiles_are_found(tmp_path):
     assert kinds(audit(scenes(tmp_path, (image, spot(), 0), (picture(1), spot(), 300), (brighter, spot(), 600)))) == {"near-duplicate"}
 
 
-def test_different_pictures_differ_in_many_bits():
-    bits = np.array([perceptual_bits(picture(seed)[..., None]) for seed in range(60)])
-    differing = (255 - bits @ bits.T) / 2
-    assert differing[~np.eye(60, dtype=bool)].min() > 60
-    assert perceptual_bits(np.full((128, 128, 3), 7, np.uint8)) is None
+@pytest.mark.parametrize("copy", ["shifted", "turned", "mirrored"])
+def test_shifted_and_turned_copies_are_found(copy, tmp_path):
+    ground = picture(0, 256)
+    one = ground[:128, :128]
+    other = {"shifted": ground[9:137, 21:149], "turned": np.rot90(one), "mirrored": one[:, ::-1]}[copy]
+    report = audit(scenes(tmp_path, (one, spot(), 0), (picture(1), spot(), 300), (other, spot(), 600)))
+    assert kinds(report) == {"near-duplicate"}
+    (finding,) = [finding for finding in report.findings if finding.level == "leak"]
+    assert set(finding.scenes) == {"s0", "s2"}
+    assert ("as it is" if copy == "shifted" else copy) in finding.detail
 
 
 def test_unreadable_and_without_landslides(tmp_path):

@@ -30,16 +30,11 @@ def dem_unit(scene: Scene) -> str | None:
     return unit
 
 
-def with_nodata(scene: Scene, value: float, view: Path) -> Scene:
-    """The scene with a nodata value for its image, for files that declare none or a wrong one.
-
-    Args:
-        scene: The scene.
-        value: Pixels that have it in all bands have no data.
-        view: Where to write the VRT file.
+def require_no_alpha(scene: Scene, value: float) -> None:
+    """Refuse a nodata value for an image with an alpha band, which already says where there is data.
 
     Raises:
-        UserError: The image has an alpha band, which already says where there is data.
+        UserError: It has one.
     """
     with open_raster(scene.image) as dataset:
         if MaskFlags.alpha in dataset.mask_flag_enums[0]:
@@ -50,6 +45,17 @@ def with_nodata(scene: Scene, value: float, view: Path) -> Scene:
                 field="image_nodata",
                 value=value,
             )
+
+
+def with_nodata(scene: Scene, value: float, view: Path) -> Scene:
+    """The scene with a nodata value for its image, for files that declare none or a wrong one.
+
+    Args:
+        scene: The scene.
+        value: Pixels that have it in all bands have no data.
+        view: Where to write the VRT file.
+    """
+    with open_raster(scene.image) as dataset:
         rasterio.shutil.copy(dataset, view, driver="VRT")
     with rasterio.open(view, "r+") as dataset:
         dataset.nodata = value

@@ -9,6 +9,6 @@
 
 from zoo.mapping.ensemble import Ensemble
 from zoo.mapping.maps import MapOptions, Mapper, Plan, SceneMap, map_scene
-from zoo.mapping.prediction import Band, predict_scene
+from zoo.mapping.prediction import Band, predict_scene, scene_reader
 
-__all__ = ["Band", "Ensemble", "MapOptions", "Mapper", "Plan", "SceneMap", "map_scene", "predict_scene"]
+__all__ = ["Band", "Ensemble", "MapOptions", "Mapper", "Plan", "SceneMap", "map_scene", "predict_scene", "scene_reader"]

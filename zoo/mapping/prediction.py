@@ -3,16 +3,19 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from datamodules.alignment import NO_IMAGE
+from datamodules.alignment import NO_IMAGE, DemResampling
 from datamodules.batch import IGNORE, Batch
 from datamodules.reading import SceneReader
+from datamodules.scene import Scene
 from datamodules.windows import stack
 from zoo.mapping.ensemble import Ensemble
 from zoo.mapping.tiles import Axis, RowBlend
@@ -36,6 +39,28 @@ class Band:
     probability: Array
     valid: Array
     uncertainty: Array | None
+
+
+@contextmanager
+def scene_reader(
+    ensemble: Ensemble, image: Path, dem: Path | None = None, dem_resampling: DemResampling = "cubic"
+) -> Iterator[SceneReader]:
+    """Open a scene as an ensemble reads it; `map_scene` does so itself.
+
+    Args:
+        ensemble: What will predict.
+        image: Raster on a projected, north-up grid.
+        dem: Elevation model in metres, on any grid.
+        dem_resampling: How it comes onto the grid of the image.
+
+    Yields:
+        A reader with the halo that the ensemble's terrain layers need.
+    """
+    scene = Scene(image.stem.replace(":", "_"), image, dem, None, "predict")
+    with closing(SceneReader(scene, None, 0, dem_resampling)) as reader:
+        halo = ensemble.halo(reader.grid.pixel_size)
+    with closing(SceneReader(scene, None, halo, dem_resampling)) as reader:
+        yield reader
 
 
 @dataclass(frozen=True)

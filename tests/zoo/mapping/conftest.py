@@ -125,7 +125,10 @@ def survey(tmp_path):
     dem = (800 + rows * 0.7 + 10 * np.sin(columns / 9)).astype(np.float32)
     write_raster(tmp_path / "image.tif", image, nodata=0)
     write_raster(tmp_path / "fine.tif", dem)
-    with rasterio.open(tmp_path / "fine.tif") as fine, WarpedVRT(fine, crs="EPSG:32647", resolution=6, add_alpha=False, nodata=-9999) as other:
+    with (
+        rasterio.open(tmp_path / "fine.tif") as fine,
+        WarpedVRT(fine, crs="EPSG:32647", resolution=6, add_alpha=False, nodata=-9999) as other,
+    ):
         values = other.read(1)
         values[20:24, 30:35] = -9999
         write_raster(tmp_path / "dem.tif", values, nodata=-9999, crs=other.crs, transform=other.transform)

@@ -163,7 +163,12 @@ def test_another_pixel_size_is_refused_or_resampled(trained, write_raster, tmp_p
 
 
 REFUSALS = {
-    "bands": (lambda image: np.repeat(image[:1], 4, axis=0), {}, {}, r"the image has 4 bands but .* reads 3; .*gdal_translate -b 1 -b 2 -b 3"),
+    "bands": (
+        lambda image: np.repeat(image[:1], 4, axis=0),
+        {},
+        {},
+        r"the image has 4 bands but .* reads 3; .*gdal_translate -b 1 -b 2 -b 3",
+    ),
     "fewer bands": (lambda image: image[:1], {}, {}, "the image has 1 bands .* give the image that has them"),
     "no elevation": (lambda image: image, {}, {"dem": None}, "none is given; give it with --dem"),
     "degrees": (lambda image: image, {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 100, 0, -1e-5, 30)}, {}, "degrees"),
@@ -225,7 +230,9 @@ def test_an_interrupted_run_continues_and_gives_the_same_files(trained, survey, 
     with (draft / "probability.raw").open("ab") as raw:
         raw.write(b"half a row")
     done = []
-    again = map_scene(trained(), *survey, out=tmp_path / "p.tif", options=options, say=said.append, progress=lambda row, _: done.append(row))
+    again = map_scene(
+        trained(), *survey, out=tmp_path / "p.tif", options=options, say=said.append, progress=lambda row, _: done.append(row)
+    )
     assert f"{rows[-1]} of 150 rows are there" in said[0]
     assert done[0] > rows[-1]
     for name in ("probability", "classes"):

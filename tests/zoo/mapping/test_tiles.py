@@ -70,7 +70,9 @@ def test_a_blend_of_the_scene_itself_is_the_scene(tile, height, width, overlap):
     assert (np.concatenate(valid) == known).all()
 
 
-@pytest.mark.parametrize(("tile", "overlap", "field"), [(0, 0.25, "tile"), (16, 0.6, "overlap"), (16, -0.1, "overlap"), (16, np.nan, "overlap")])
+@pytest.mark.parametrize(
+    ("tile", "overlap", "field"), [(0, 0.25, "tile"), (16, 0.6, "overlap"), (16, -0.1, "overlap"), (16, np.nan, "overlap")]
+)
 def test_options_out_of_range_are_refused(tile, overlap, field):
     with pytest.raises(UserError, match=field):
         Axis.of(100, tile, overlap)

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
@@ -24,7 +24,7 @@ from datamodules.scene import fingerprint as content_of
 from zoo.mapping import checkpoints as models
 from zoo.mapping.draft import Draft, folder_of
 from zoo.mapping.ensemble import Ensemble, Precision, Tta
-from zoo.mapping.prediction import predict_scene
+from zoo.mapping.prediction import Band, predict_scene
 from zoo.mapping.raster import Dtype, encode, layers_of, require_space, write_cog
 from zoo.mapping.source import coarser_or_finer, dem_unit, require_no_alpha, resampled, with_nodata
 
@@ -245,15 +245,7 @@ class Mapper:
                 self._say(f"{out}: inputs, checkpoints or options have changed since the run that was interrupted; starting anew")
             elif draft.rows:
                 self._say(f"{out}: {draft.rows} of {grid.height} rows are there from a run that was interrupted; continuing")
-            with closing(self._reader(plan, draft.folder)) as reader:
-                bands = predict_scene(
-                    self._ensemble,
-                    reader,
-                    tile=self.tile,
-                    overlap=self._options.overlap,
-                    batch_size=self._options.batch_size,
-                    first_row=draft.rows,
-                )
+            with closing(self._reader(plan, draft.folder)) as reader, closing(self._predict(reader, draft.rows)) as bands:
                 for band in bands:
                     draft.append(encode(band, layers, self.threshold))
                     pixels += int(np.count_nonzero(band.valid))
@@ -273,6 +265,13 @@ class Mapper:
         if plan.pixel_m is not None:
             scene = resampled(scene, plan.grid, folder / "resampled.vrt")
         return SceneReader(scene, None, self._ensemble.halo(plan.grid.pixel_size), self._dem_resampling)
+
+    def _predict(self, reader: SceneReader, first_row: int) -> Generator[Band, None, None]:
+        """Bands of the scene, from a row on."""
+        options = self._options
+        return predict_scene(
+            self._ensemble, reader, tile=self.tile, overlap=options.overlap, batch_size=options.batch_size, first_row=first_row
+        )
 
     def _tags(self, plan: Plan) -> dict[str, str]:
         """What a reader of the file must know of its origin."""

@@ -1,7 +1,7 @@
 """A scene -> bands of rows with their probabilities, in a memory that depends on the tile and on the width of the scene alone."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 from torch import Tensor
 
 from datamodules.alignment import NO_IMAGE, DemResampling
@@ -21,6 +22,8 @@ from zoo.mapping.ensemble import Ensemble
 from zoo.mapping.tiles import Axis, RowBlend
 
 Array = npt.NDArray[Any]
+CACHE_MB: Final = 64
+"""For blocks of rasters: GDAL's own default is a share of the machine's memory, which a tall scene would fill."""
 _READ_AHEAD: Final = 2
 
 
@@ -86,7 +89,7 @@ class _Work:
 
 def predict_scene(
     ensemble: Ensemble, reader: SceneReader, *, tile: int, overlap: float = 0.25, batch_size: int = 8, first_row: int = 0
-) -> Iterator[Band]:
+) -> Generator[Band, None, None]:
     """Predict a scene by blended tiles, from top to bottom; see `zoo.mapping.tiles` for the weights.
 
     A band is a function of the scene and the tiling alone: started at any `first_row`, the rows from there on are the same to the bit on
@@ -109,7 +112,8 @@ def predict_scene(
     rows, columns = Axis.of(reader.grid.height, tile, overlap), Axis.of(reader.grid.width, tile, overlap)
     blend = RowBlend(rows, columns, 1 if ensemble.size == 1 else 2)
     with ThreadPoolExecutor(1) as pool:
-        for work, predicted in _predicted(ensemble, _ahead(pool, _read(ensemble, reader, rows, columns, batch_size, first_row))):
+        # The thread alone draws from the reader, so that no file is read by two.
+        for work, predicted in _predicted(ensemble, _ahead(pool, _cached(ensemble, reader, rows, columns, batch_size, first_row))):
             for column in work.gaps:
                 blend.add(work.number, column, None, np.zeros((rows.size, columns.size), dtype=bool))
             if predicted is not None:
@@ -156,6 +160,12 @@ def _read(ensemble: Ensemble, reader: SceneReader, rows: Axis, columns: Axis, ba
                 yield _Work(number, chosen, stack(samples), [], valid, last=False)
                 samples, chosen, valid = [], [], []
         yield _Work(number, chosen, stack(samples) if samples else None, gaps, valid, last=True)
+
+
+def _cached(items: Iterator[_Work]) -> Iterator[_Work]:
+    """The same items, with a small cache wherever they are made."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        yield from items
 
 
 def _ahead(pool: ThreadPoolExecutor, items: Iterator[_Work]) -> Iterator[_Work]:

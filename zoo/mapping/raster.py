@@ -27,7 +27,7 @@ from rasterio.errors import RasterioError
 
 from datamodules.alignment import Grid
 from datamodules.errors import UserError
-from zoo.mapping.prediction import Band
+from zoo.mapping.prediction import CACHE_MB, Band
 
 Array = npt.NDArray[Any]
 Dtype = Literal["uint8", "float32"]
@@ -37,7 +37,6 @@ STEPS: Final = 254
 """Steps into which the range of a layer is divided as uint8: 255 is left for no data."""
 
 _BLOCK: Final = 512
-_CACHE_MB: Final = 64
 
 
 @dataclass(frozen=True)
@@ -145,8 +144,7 @@ def write_cog(raw: Path, grid: Grid, layer: Layer, tags: Mapping[str, str], path
         "bigtiff": "if_safer",
     }
     try:
-        # GDAL's own default for the cache is a share of the machine's memory, which a large scene would fill.
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
             rasterio.shutil.copy(view, draft, driver="COG", **options)
     except RasterioError as error:
         raise UserError(f"cannot be written ({error})", "check the space on the disk", file=path) from error

@@ -60,9 +60,9 @@ def test_scenes_of_a_manifest_are_shared_among_ranks(trained, survey, tmp_path, 
 
 
 def test_a_mistake_in_the_last_scene_shows_before_the_first_is_mapped(trained, survey, write_raster, tmp_path):
-    odd = write_raster(tmp_path / "odd.tif", np.ones((4, 70, 70), dtype=np.uint8))
+    odd = write_raster(tmp_path / "odd.tif", np.ones((5, 70, 70), dtype=np.uint8))
     write_manifest([Scene("good", *survey, None, "predict"), Scene("odd", odd, survey[1], None, "predict")], tmp_path / "scenes.csv")
-    with pytest.raises(UserError, match=r"odd.tif.*4 bands"):
+    with pytest.raises(UserError, match=r"odd.tif.*5 bands"):
         main(["map", str(trained()), "--scenes", str(tmp_path / "scenes.csv"), "--out", str(tmp_path / "maps")])
     assert not (tmp_path / "maps").exists()
 

@@ -111,22 +111,31 @@ def predict_scene(
     """
     rows, columns = Axis.of(reader.grid.height, tile, overlap), Axis.of(reader.grid.width, tile, overlap)
     blend = RowBlend(rows, columns, 1 if ensemble.size == 1 else 2)
+    items = _cached(_read(ensemble, reader, rows, columns, batch_size, first_row))
     with ThreadPoolExecutor(1) as pool:
-        # The thread alone draws from the reader, so that no file is read by two.
-        for work, predicted in _predicted(ensemble, _ahead(pool, _cached(ensemble, reader, rows, columns, batch_size, first_row))):
-            for column in work.gaps:
-                blend.add(work.number, column, None, np.zeros((rows.size, columns.size), dtype=bool))
-            if predicted is not None:
-                for column, values, valid in zip(work.columns, predicted.float().cpu().numpy(), work.valid, strict=True):
-                    blend.add(work.number, column, values, valid)
-            if not work.last:
-                continue
-            row, values, valid = blend.finish(work.number)
-            above = max(first_row - row, 0)
-            if above < len(valid):
-                # Sums of weights that add up to 1 may pass it by a rounding.
-                probability = np.clip(values[0, above:], 0, 1)
-                yield Band(row + above, probability, valid[above:], values[1, above:] if len(values) > 1 else None)
+        # The thread alone draws from the reader, so that no file is read by two, and ends what it began.
+        try:
+            for work, predicted in _predicted(ensemble, _ahead(pool, items)):
+                _add(blend, work, predicted, (rows.size, columns.size))
+                if not work.last:
+                    continue
+                row, values, valid = blend.finish(work.number)
+                above = max(first_row - row, 0)
+                if above < len(valid):
+                    # Sums of weights that add up to 1 may pass it by a rounding.
+                    probability = np.clip(values[0, above:], 0, 1)
+                    yield Band(row + above, probability, valid[above:], values[1, above:] if len(values) > 1 else None)
+        finally:
+            pool.submit(items.close)
+
+
+def _add(blend: RowBlend, work: _Work, predicted: Tensor | None, size: tuple[int, int]) -> None:
+    """Add a batch and the gaps beside it to the blend."""
+    for column in work.gaps:
+        blend.add(work.number, column, None, np.zeros(size, dtype=bool))
+    if predicted is not None:
+        for column, values, valid in zip(work.columns, predicted.float().cpu().numpy(), work.valid, strict=True):
+            blend.add(work.number, column, values, valid)
 
 
 def _read(ensemble: Ensemble, reader: SceneReader, rows: Axis, columns: Axis, batch_size: int, first_row: int) -> Iterator[_Work]:
@@ -162,7 +171,7 @@ def _read(ensemble: Ensemble, reader: SceneReader, rows: Axis, columns: Axis, ba
         yield _Work(number, chosen, stack(samples) if samples else None, gaps, valid, last=True)
 
 
-def _cached(items: Iterator[_Work]) -> Iterator[_Work]:
+def _cached(items: Iterator[_Work]) -> Generator[_Work, None, None]:
     """The same items, with a small cache wherever they are made."""
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
         yield from items

@@ -8,8 +8,9 @@ line that a kill cut short is not believed.
 import os
 import shutil
 from collections.abc import Mapping
+from io import RawIOBase
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ class Draft:
             (self.folder / JOURNAL).write_text(fingerprint + "\n", encoding="utf-8")
         self.rows = 0 if known is None or self.outdated else min(known[1], *(self._rows_of(name) for name in row_bytes))
         self._files = {name: self._opened(name) for name in row_bytes}
-        self._journal = (self.folder / JOURNAL).open("a", encoding="utf-8")
+        self._journal = (self.folder / JOURNAL).open("ab", buffering=0)
 
     def file(self, name: str) -> Path:
         """The raw file of a layer: its rows one after the other, without a header."""
@@ -60,16 +61,20 @@ class Draft:
 
         Args:
             rows: (rows, width) for each layer.
+
+        Raises:
+            UserError: The disk is full or gone.
         """
-        for name, values in rows.items():
-            file = self._files[name]
-            file.write(np.ascontiguousarray(values).data)
-            file.flush()
-            os.fsync(file.fileno())
-        self.rows += len(next(iter(rows.values())))
-        self._journal.write(f"{self.rows}\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+        try:
+            for name, values in rows.items():
+                _write(self._files[name], np.ascontiguousarray(values).tobytes())
+            done = self.rows + len(next(iter(rows.values())))
+            _write(self._journal, f"{done}\n".encode())
+        except OSError as error:
+            raise UserError(
+                f"cannot be written ({error.strerror})", "mend that and call again: finished rows are kept", file=self.folder, field="out"
+            ) from error
+        self.rows = done
 
     def discard(self) -> None:
         """Remove the draft, once the map is whole."""
@@ -78,9 +83,8 @@ class Draft:
 
     def close(self) -> None:
         """Close the files; the draft stays."""
-        for file in (*self._files.values(), self._lock):
+        for file in (*self._files.values(), self._journal, self._lock):
             file.close()
-        self._journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -93,10 +97,10 @@ class Draft:
         path = self.file(name)
         return path.stat().st_size // self._row_bytes[name] if path.exists() else 0
 
-    def _opened(self, name: str) -> IO[bytes]:
+    def _opened(self, name: str) -> RawIOBase:
         """A raw file, cut to the finished rows and ready for the next."""
         self.file(name).touch()
-        file = self.file(name).open("r+b")
+        file = self.file(name).open("r+b", buffering=0)
         file.truncate(self.rows * self._row_bytes[name])
         file.seek(0, os.SEEK_END)
         return file
@@ -112,19 +116,30 @@ def folder_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+def _write(file: RawIOBase, content: bytes) -> None:
+    """Append bytes and wait until they are on the disk."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) or 0 :]
+    os.fsync(file.fileno())
+
+
 def _read_journal(path: Path) -> tuple[str, int] | None:
-    """Fingerprint and finished rows; None without a whole first line."""
+    """Fingerprint and finished rows; None without a whole first line. A last line that was cut short is cut off."""
     if not path.exists():
         return None
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line break was cut short
-    if not lines:
+    with path.open("r+b") as file:
+        whole, line_break, _ = file.read().rpartition(b"\n")
+        file.truncate(len(whole + line_break))
+    if not line_break:
         return None
+    lines = whole.decode().split("\n")
     return lines[0], int(lines[-1]) if len(lines) > 1 else 0
 
 
-def _locked(path: Path, target: Path) -> IO[bytes]:
+def _locked(path: Path, target: Path) -> RawIOBase:
     """A file that only one process holds; the system frees it when the process ends, however it ends."""
-    file = path.open("wb")
+    file = path.open("wb", buffering=0)
     try:
         import fcntl  # noqa: PLC0415 - not there on every system
     except ImportError:  # Windows has no such lock, and keeps a file that is open from being removed

@@ -94,11 +94,11 @@ def test_files_are_valid_cogs_and_gdalinfo_reads_them(trained, survey, tmp_path)
 
     big = tmp_path / "big.tif"
     with rasterio.open(survey[0]) as source:
-        values, profile = np.tile(source.read(), (1, 4, 6)), source.profile
+        values, profile = np.tile(source.read(), (1, 1, 6)), source.profile
     with rasterio.open(big, "w", **{**profile, "height": values.shape[1], "width": values.shape[2]}) as target:
         target.write(values)
     for dtype in ("uint8", "float32"):
-        options = MapOptions(dtype=dtype, tile=512, batch_size=2)
+        options = MapOptions(dtype=dtype)
         result = map_scene([trained("image"), trained("image", 1)], big, out=tmp_path / f"{dtype}.tif", options=options, **QUIET)
         for path in (result.probability, result.classes, result.uncertainty):
             valid, errors, warnings = cog_validate(path, strict=True)
@@ -226,7 +226,7 @@ def test_an_interrupted_run_continues_and_gives_the_same_files(trained, survey, 
     assert not (tmp_path / "p.tif").exists()
     draft = tmp_path / ".p.tif.partial"
     with (draft / "journal").open("a") as journal:
-        journal.write("14")  # a line that a kill cut short
+        journal.write("14")  # a line that a kill cut short is not a number of rows
     with (draft / "probability.raw").open("ab") as raw:
         raw.write(b"half a row")
     done = []

@@ -51,7 +51,7 @@ class MapOptions:
 
     tile: int | None = None
     overlap: float = 0.25
-    batch_size: int = 8
+    batch_size: int = 4
     tta: Tta = "none"
     device: str = "auto"
     precision: Precision = "float32"

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from datamodules.alignment import DemResampling, Grid
+from datamodules.alignment import DemResampling
 from datamodules.errors import UserError
+from datamodules.grid import Grid
 from datamodules.scene import Scene
 from zoo.base import LandslideModule
 from zoo.registry import load_checkpoint, read_checkpoint

@@ -16,8 +16,8 @@ import numpy as np
 import rasterio
 import torch
 
-from datamodules.alignment import Grid
 from datamodules.errors import UserError
+from datamodules.grid import Grid
 from datamodules.reading import SceneReader
 from datamodules.scene import Scene
 from datamodules.scene import fingerprint as content_of
@@ -197,7 +197,7 @@ class Mapper:
         if self._options.image_nodata is not None:
             require_no_alpha(scene, self._options.image_nodata)
         with closing(SceneReader(scene, None, 0, self._dem_resampling)) as reader:
-            grid, bands = reader.grid, len(reader.image_bands)
+            grid, bands = reader.grid, reader.num_bands
         pixel_m: tuple[float, float] | None = None
         for checkpoint in self._checkpoints:
             models.require_layers(checkpoint, scene, bands)

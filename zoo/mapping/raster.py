@@ -25,8 +25,8 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
 
-from datamodules.alignment import Grid
 from datamodules.errors import UserError
+from datamodules.grid import Grid
 from zoo.mapping.prediction import CACHE_MB, Band
 
 Array = npt.NDArray[Any]

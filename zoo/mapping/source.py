@@ -14,8 +14,8 @@ from affine import Affine
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
-from datamodules.alignment import Grid, open_raster
 from datamodules.errors import UserError
+from datamodules.grid import Grid, open_raster
 from datamodules.scene import Scene
 
 _WHOLE_PIXEL: Final = 1e-6

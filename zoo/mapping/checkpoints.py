@@ -17,7 +17,6 @@ PIXEL_TOLERANCE: Final = 0.1
 """Relative difference from the pixel sizes of the training scenes that a scene may have: what training itself scales windows by."""
 
 DEFAULT_TILE: Final = 512
-_METRES: Final = ("", "m", "metre", "metres", "meter", "meters")
 
 
 @dataclass(frozen=True)
@@ -158,19 +157,3 @@ def require_pixel_size(checkpoint: Checkpoint, scene: Scene, grid: Grid) -> None
         file=scene.image,
         field="pixel size",
     )
-
-
-def require_metres(unit: str | None, scene: Scene) -> None:
-    """Check the unit that an elevation model states; one that states none is taken to be in metres.
-
-    Raises:
-        UserError: Another unit.
-    """
-    if (unit or "").strip().lower() not in _METRES:
-        raise UserError(
-            "the elevations are not in metres",
-            "convert them, for example feet with `gdal_calc.py -A dem.tif --calc 'A * 0.3048' --type Float32 --outfile metres.tif`",
-            file=scene.dem,
-            field="dem unit",
-            value=unit,
-        )

@@ -26,7 +26,7 @@ from zoo.mapping.draft import Draft, folder_of
 from zoo.mapping.ensemble import Ensemble, Precision, Tta
 from zoo.mapping.prediction import Band, predict_scene
 from zoo.mapping.raster import Dtype, encode, layers_of, require_space, write_cog
-from zoo.mapping.source import coarser_or_finer, dem_unit, require_no_alpha, resampled, with_nodata
+from zoo.mapping.source import coarser_or_finer, require_no_alpha, resampled, with_nodata
 
 FINGERPRINT: Final = "ZOO_FINGERPRINT"
 File = str | PathLike[str]
@@ -193,7 +193,6 @@ class Mapper:
         _require_out(out, given)
         if given.dem is not None and scene.dem is None:
             self._say(f"{given.dem.name}: no network reads an elevation model, so it is left out")
-        models.require_metres(dem_unit(scene), scene)
         if self._options.image_nodata is not None:
             require_no_alpha(scene, self._options.image_nodata)
         with closing(SceneReader(scene, None, 0, self._dem_resampling)) as reader:

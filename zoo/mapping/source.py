@@ -21,15 +21,6 @@ from datamodules.scene import Scene
 _WHOLE_PIXEL: Final = 1e-6
 
 
-def dem_unit(scene: Scene) -> str | None:
-    """The unit that the elevation model states."""
-    if scene.dem is None:
-        return None
-    with open_raster(scene.dem) as dataset:
-        unit: str | None = dataset.units[0]
-    return unit
-
-
 def require_no_alpha(scene: Scene, value: float) -> None:
     """Refuse a nodata value for an image with an alpha band, which already says where there is data.
 

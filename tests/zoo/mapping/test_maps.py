@@ -196,13 +196,6 @@ def test_what_does_not_fit_is_refused_with_a_remedy_and_leaves_nothing(trained, 
     assert bytes_of(folder) == before
 
 
-def test_elevation_in_feet_is_refused(trained, survey, tmp_path):
-    with rasterio.open(survey[1], "r+") as dataset:
-        dataset.units = ("ft",)
-    with pytest.raises(UserError, match=r"dem unit = 'ft'.*not in metres"):
-        map_scene(trained(), *survey, out=tmp_path / "p.tif", **QUIET)
-
-
 def test_a_map_that_the_disk_cannot_hold_is_refused_before_it_starts(trained, survey, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 50_000, 50_000))

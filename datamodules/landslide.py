@@ -266,6 +266,12 @@ class LandslideDataModule(L.LightningDataModule):
         """Smallest side of a pixel of any scene, metres; after `setup`."""
         return min(min(reader.grid.pixel_size) for readers in self._readers.values() for reader in readers)
 
+    @property
+    def training_pixel_m(self) -> tuple[float, float] | None:
+        """Smallest and largest side of a pixel of the training scenes, metres; None before `setup` has opened them."""
+        sides = [side for reader in self._readers.get("train", ()) for side in reader.grid.pixel_size]
+        return (min(sides), max(sides)) if sides else None
+
     def settings(self) -> dict[str, Any]:
         """What decides which windows there are and how they are read, in plain values for a checkpoint."""
         unrelated = ("self", "root", "num_workers", "cache_mb")

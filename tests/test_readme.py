@@ -18,6 +18,7 @@ COMMANDS = [
 SMALL = {
     "zoo fit": "--trainer.max_steps=2 --trainer.accelerator=cpu --trainer.enable_progress_bar=false --data.num_workers=0 --data.batch_size=2",
     "zoo test": "--accelerator=cpu",
+    "zoo map": "--device=cpu",
 }
 
 
@@ -42,6 +43,8 @@ def test_commands_run_as_they_stand_but_for_their_size(tmp_path):
     from conftest import write_folder
 
     write_folder(tmp_path / "DATA")
+    for name, layer in (("ortho.tif", "images"), ("dem.tif", "dem")):
+        (tmp_path / name).symlink_to(tmp_path / "DATA" / "test" / layer / "tile_0.tif")
     (tmp_path / "zoo").symlink_to(ROOT / "zoo")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ran = 0

@@ -311,10 +311,12 @@ class LandslideModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the checkpoint self-contained, in plain values that `weights_only=True` loads."""
         data = getattr(self._trainer, "datamodule", None)  # a module without a trainer can be saved too
+        data = data if isinstance(data, LandslideDataModule) else None
         checkpoint["landslide_zoo"] = {
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
             "hyperparameters": self.hyperparameters(),
-            "data": data.settings() if isinstance(data, LandslideDataModule) else {},
+            "data": data.settings() if data else {},
+            "training_pixel_m": list(data.training_pixel_m) if data and data.training_pixel_m else None,
         }
 
 

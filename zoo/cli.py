@@ -1,4 +1,4 @@
-"""`zoo methods | fit | validate | test`: the command line of the middle floor."""
+"""`zoo methods | fit | validate | test | map`: the command line of the middle floor."""
 
 import inspect
 import json
@@ -27,6 +27,7 @@ usage: zoo COMMAND [options]
   fit --config FILE --data.root DATA        train; any key of the file is also an option (zoo fit --help)
   validate --ckpt FILE --data.root DATA     scores on the validation split
   test --ckpt FILE --data.root DATA         scores on the test split, at the threshold that validation chose
+  map CKPT --image A.tif --out PROB.tif     map a scene; with --scenes, all scenes of a manifest
 
 `--debug` shows tracebacks."""
 
@@ -145,6 +146,10 @@ def main(arguments: Sequence[str]) -> int:
         return list_methods()
     if command == "fit":
         return fit(rest)
+    if command == "map":
+        from zoo.mapping.command import map_command  # noqa: PLC0415 - training needs nothing of it
+
+        return map_command(rest)
     if command in ("validate", "test"):
         return evaluate("val" if command == "validate" else "test", rest)
     raise UserError("no such command", "see zoo --help", field="command", value=command, exit_code=2)

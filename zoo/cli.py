@@ -1,4 +1,4 @@
-"""`zoo methods | fit | validate | test | map`: the command line of the middle floor."""
+"""`zoo methods | fit | validate | test | map | export`: the command line of the middle floor."""
 
 import inspect
 import json
@@ -28,6 +28,7 @@ usage: zoo COMMAND [options]
   validate --ckpt FILE --data.root DATA     scores on the validation split
   test --ckpt FILE --data.root DATA         scores on the test split, at the threshold that validation chose
   map CKPT --image A.tif --out PROB.tif     map a scene; with --scenes, all scenes of a manifest
+  export CKPT --out MODEL.onnx              the deployed network alone; FOLDER/model.safetensors adds a model card
 
 `--debug` shows tracebacks."""
 
@@ -150,6 +151,10 @@ def main(arguments: Sequence[str]) -> int:
         from zoo.mapping.command import map_command  # noqa: PLC0415 - training needs nothing of it
 
         return map_command(rest)
+    if command == "export":
+        from zoo.export.command import export  # noqa: PLC0415 - training needs nothing of it
+
+        return export(rest)
     if command in ("validate", "test"):
         return evaluate("val" if command == "validate" else "test", rest)
     raise UserError("no such command", "see zoo --help", field="command", value=command, exit_code=2)

@@ -1,7 +1,6 @@
 """Checkpoint -> a folder to publish: weights as safetensors, configuration, model card, STAC item. And back in two lines."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -71,7 +70,7 @@ class PublishedModel(Deployed, ModelHubMixin):
         weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
         partial = save_directory / (WEIGHTS + ".tmp")
         save_file(weights, partial, metadata={"format": "pt"})
-        os.replace(partial, save_directory / WEIGHTS)
+        partial.replace(save_directory / WEIGHTS)
         _write(save_directory / CARD, model_card(self, self.description, self.statements, parameters))
         _write(save_directory / ITEM, json.dumps(stac_item(self, self.description, self.statements, parameters), indent=2) + "\n")
         _write(save_directory / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -100,13 +99,13 @@ class PublishedModel(Deployed, ModelHubMixin):
         return model
 
 
-def export_bundle(ckpt: Path, out: Path, statements: Statements = Statements()) -> BundleReport:
+def export_bundle(ckpt: Path, out: Path, statements: Statements | None = None) -> BundleReport:
     """Write a checkpoint's deployed network as `model.safetensors`, with configuration, model card and STAC item beside it.
 
     Args:
         ckpt: The checkpoint.
         out: `FOLDER/model.safetensors`.
-        statements: What the card is to say beyond what the checkpoint knows.
+        statements: What the card is to say beyond what the checkpoint knows; None = nothing.
 
     Raises:
         UserError: The checkpoint cannot be read, the name is another, or the folder holds other files of these names.
@@ -122,7 +121,7 @@ def export_bundle(ckpt: Path, out: Path, statements: Statements = Statements()) 
     folder = out.parent
     _require_free(folder)
     deployed, description = Deployed.from_checkpoint(ckpt)
-    model = PublishedModel(deployed.network, deployed.halo, description, statements).eval()
+    model = PublishedModel(deployed.network, deployed.halo, description, statements or Statements()).eval()
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     return BundleReport(folder, (WEIGHTS, CONFIG, CARD, ITEM), sum(parameter.numel() for parameter in model.network.parameters()))

@@ -104,7 +104,7 @@ def model_card(network: "Deployed", description: "Description", statements: Stat
         "licence of the weights": statements.licence or NOT_STATED,
     }
     lines = [*front, "---", "", f"# {statements.name}", "", "Finds landslides, pixel by pixel: raw layers in, probability out.", ""]
-    lines += _table(("", ""), [(name, value) for name, value in facts.items()])
+    lines += _table(("", ""), list(facts.items()))
     lines += ["", "## Use", "", "```python", "from zoo.export import PublishedModel", ""]
     lines += ['model = PublishedModel.from_pretrained("FOLDER")', f"probability = model({', '.join(network.names)})", "```", ""]
     lines += [

@@ -83,6 +83,9 @@ def test_rocky_mountains_in_degrees_are_refused_with_the_remedy(tmp_path, capsys
     for command in (("describe", root), ("preview", root, "--out", tmp_path / "out")):
         refused(capsys, "EPSG:4326.*in degrees.*gdalwarp", *command)
     assert not (tmp_path / "out").exists()
+    for command in (("check", root, "--full"), ("describe", root), ("preview", root, "--out", tmp_path / "out")):
+        assert data(*command, "--regrid", "reproject") == 0
+    assert (tmp_path / "out" / "index.html").is_file()
 
 
 def test_mars_scenes_with_holes(tmp_path, capsys):

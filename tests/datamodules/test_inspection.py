@@ -80,7 +80,7 @@ SPOILT = {
     "dem elsewhere": (lambda at: save(at / "d0.tif", relief(), column=9000), "error", "dem", "does not overlap", "same place"),
     "dem without data": (lambda at: save(at / "d0.tif", relief() * np.nan), "error", "dem", "no data anywhere", "nodata"),
     "dem with untagged sentinel": (
-        lambda at: save(at / "d0.tif", np.where(relief() > 930, relief(), -32768)), "error", "dem", "from -32768 to 1026 m", "-a_nodata"),
+        lambda at: save(at / "d0.tif", np.where(relief() > 930, relief(), -32768)), "error", "dem", "pixels hold -32768", "dem_nodata"),
     "dem with gaps": (
         lambda at: save(at / "d0.tif", np.where(relief() < 901, np.nan, relief())), "warning", "dem", "0.02 % of the image", "larger model"),
     "dem flat": (lambda at: save(at / "d0.tif", relief() * 0), "warning", "dem", "is flat", "dem column empty"),

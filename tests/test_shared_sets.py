@@ -143,10 +143,11 @@ def test_landslide4sense_has_images_and_nothing_else(tmp_path, capsys):
         trained(tmp_path / "data", tmp_path / "runs", "--model.network.inputs=image")
 
 
+@pytest.mark.timeout(1500)  # a minute of one quiet core for the audit alone
 def test_bijie_leaks_between_its_own_splits(tmp_path, capsys):
     assert data("index", SHARED / "bijie_rgb", "--out", tmp_path / "data") == 0
     code, found = looked_at(tmp_path / "data", tmp_path / "out", capsys)
-    # Pictures of neighbours overlap, shifted by up to a hundred pixels: each of these was looked at, and all are true.
+    # Pictures of neighbours overlap, shifted by up to a hundred pixels; correlations are 0.96 and above.
     pairs = re.findall(r"(?:train|val|test)/(n?ls_\d+), (?:train|val|test)/(n?ls_\d+)", found)
     assert code == 1
     assert sorted(tuple(sorted(pair)) for pair in pairs) == [

@@ -50,7 +50,8 @@ def confusion(histogram: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tens
 
     Args:
         histogram: int64 (..., 2, 256).
-        threshold: In [0, 1]; rounded up to a bin edge k / 256, so that the counts are exact.
+        threshold: In [0, 1]; rounded up to a bin edge k / 256, so that the counts are exact. At 1 nothing is predicted: the last bin
+            holds 1 itself with all that is near it.
 
     Returns:
         Four int64 tensors (...).

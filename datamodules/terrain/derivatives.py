@@ -63,7 +63,7 @@ class Gradient:
     def slope(self) -> Tensor:
         """Degrees."""
         steepness = self.squared * self.inverse
-        return torch.atan2(steepness, steepness.new_ones(())) * (180 / math.pi)
+        return _atan2(steepness, steepness.new_ones(())) * (180 / math.pi)
 
     @Once
     def aspect(self) -> tuple[Tensor, Tensor]:
@@ -240,7 +240,7 @@ def aspect_deg(dem: Tensor, pixel_size: PixelSize, method: GradientMethod = "hor
     """
     sine, cosine = aspect(dem, pixel_size, method)
     flat = (sine == 0) & (cosine == 0)
-    degrees = torch.atan2(sine, torch.where(flat, 1.0, cosine)) * (180 / math.pi)
+    degrees = _atan2(sine, torch.where(flat, 1.0, cosine)) * (180 / math.pi)
     degrees = torch.where(degrees < 0, degrees + 360, degrees)
     return torch.where(flat, torch.nan, degrees)
 
@@ -343,3 +343,11 @@ def plan_curvature(dem: Tensor, pixel_size: PixelSize) -> Tensor:
 def _check_method(method: str) -> None:
     if method not in get_args(GradientMethod):
         raise UserError("unknown gradient method", f"use one of {', '.join(get_args(GradientMethod))}", field="method", value=method)
+
+
+def _atan2(y: Tensor, x: Tensor) -> Tensor:
+    """`torch.atan2` that stays NaN in exported graphs too: ONNX has none, and its translation chooses the quadrant by comparisons, which NaN
+    fails, so that no data would become 0.
+    """
+    angle = torch.atan2(y, x)
+    return torch.where(torch.isnan(y + x), torch.nan, angle) if torch.compiler.is_exporting() else angle

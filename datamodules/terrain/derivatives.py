@@ -346,8 +346,9 @@ def _check_method(method: str) -> None:
 
 
 def _atan2(y: Tensor, x: Tensor) -> Tensor:
-    """`torch.atan2` that stays NaN in exported graphs too: ONNX has none, and its translation chooses the quadrant by comparisons, which NaN
-    fails, so that no data would become 0.
+    """`torch.atan2` that stays NaN in exported graphs too.
+
+    ONNX has none, and its translation chooses the quadrant by comparisons, which NaN fails, so that no data would become 0.
     """
     angle = torch.atan2(y, x)
     return torch.where(torch.isnan(y + x), torch.nan, angle) if torch.compiler.is_exporting() else angle

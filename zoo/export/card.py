@@ -149,7 +149,7 @@ def _number(value: float | None) -> str:
 
 def _range(sides: list[float]) -> str:
     low, high = sides
-    return f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+    return f"{low:g} m" if f"{low:g}" == f"{high:g}" else f"{low:g} to {high:g} m"
 
 
 def _table(header: tuple[str, ...], rows: "list[tuple[str, ...]]") -> list[str]:

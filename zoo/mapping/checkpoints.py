@@ -149,7 +149,7 @@ def require_pixel_size(checkpoint: Checkpoint, scene: Scene, grid: Grid) -> None
         return
     assert checkpoint.training_pixel_m is not None
     low, high = checkpoint.training_pixel_m
-    trained = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+    trained = f"{low:g} m" if f"{low:g}" == f"{high:g}" else f"{low:g} to {high:g} m"
     raise UserError(
         f"the pixels are {grid.pixel_size[0]:g} x {grid.pixel_size[1]:g} m but {checkpoint.path.name} was trained on {trained}, "
         f"and more than {PIXEL_TOLERANCE:.0%} apart",

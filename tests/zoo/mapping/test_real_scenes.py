@@ -90,5 +90,5 @@ def test_a_scene_in_degrees_is_refused_and_its_projected_copy_asks_for_the_model
     result = map_scene(mars, image, dem, out=tmp_path / "p.tif", options=MapOptions(resample_to_model=True), **QUIET)
     probability, _, transform = read(result.probability)
     assert (transform.a, -transform.e) == pytest.approx((232, 232), abs=0.01)  # the tiles differ by millimetres
-    assert probability.shape == (155, 190)  # 299 x 367 pixels of 120 m
+    assert probability.shape == (190, 155)  # 367 x 299 pixels of 120 m
     assert 0.9 < (probability != 255).mean() < 1

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SUITE ?= demo
+TESTS_AT_A_TIME ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lint format types test test-fast bench report clean
@@ -32,11 +33,11 @@ format: $(INSTALLED) ## format the code and mend what ruff can
 types: $(INSTALLED) ## strict types on the three packages
 	$(BIN)/mypy
 
-test: $(INSTALLED) ## all tests; set LANDSLIDE_DATA to run those on real data too
-	$(BIN)/python -m pytest
+test: $(INSTALLED) ## all tests, two at a time; set LANDSLIDE_DATA to run those on real data too
+	$(BIN)/python -m pytest --numprocesses $(TESTS_AT_A_TIME) --dist worksteal
 
 test-fast: $(INSTALLED) ## without slow, real-data and browser tests
-	$(BIN)/python -m pytest -m "not slow and not realdata and not browser"
+	$(BIN)/python -m pytest --numprocesses $(TESTS_AT_A_TIME) --dist worksteal -m "not slow and not realdata and not browser"
 
 bench: $(INSTALLED) ## run a suite and print its comparison table (SUITE=demo); finished runs are kept
 	$(BIN)/zoo-bench run $(SUITE)

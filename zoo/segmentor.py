@@ -1,5 +1,6 @@
 """Segmentor: preprocessing, encoder(s), fusion, decoder, head. The network that every method trains and that deployment keeps."""
 
+import copy
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -142,6 +143,20 @@ class Segmentor(nn.Module):
         for name, fuse in self.fusion.items():
             levels[int(name)] = fuse(levels[int(name)], terrain_levels[int(name)])
         return [stacked, *levels[1:]]
+
+    def trunk(self, *, decoder: bool = False) -> "Segmentor":
+        """Encoders and fusion alone, what a momentum copy holds: `encode` works, and `decoder_features` if asked for; the rest does not.
+
+        The parts are shared, not copied. Make it where it is needed; kept as a module's attribute it would put every weight into the
+        state dict twice.
+
+        Args:
+            decoder: With the decoder.
+        """
+        names = ("encoder", "terrain_encoder", "fusion", *(["decoder"] if decoder else []))
+        trunk = copy.copy(self)
+        trunk._modules = {name: module for name, module in self.named_children() if name in names}  # noqa: SLF001 - no public way to share children
+        return trunk
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Logits (B, 1, H, W) from `features`, cut to the size of the first."""

@@ -13,6 +13,7 @@ from zoo.contrast.cells import (
     sample_cells,
 )
 from zoo.contrast.info_nce import info_nce
+from zoo.contrast.projection import cell_projector
 from zoo.contrast.queue import FeatureQueue
 from zoo.contrast.teacher import EmaTeacher
 
@@ -24,6 +25,7 @@ __all__ = [
     "FeatureQueue",
     "background_cells",
     "boundary_cells",
+    "cell_projector",
     "cell_shares",
     "certain_mask",
     "gather_cells",

@@ -1,17 +1,13 @@
 """What HPCL-Net trains beside the segmentor: the head that turns a feature map into hyper-pixels, and what its momentum copy holds."""
 
-import copy
 from dataclasses import dataclass
-from typing import Final
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from datamodules.errors import UserError
+from zoo.contrast import cell_projector
 from zoo.segmentor import Segmentor
-
-ENCODING: Final = ("encoder", "terrain_encoder", "fusion")
-"""Parts of a segmentor that lie before its decoder."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def hyper_pixel_source(network: Segmentor, stride: int | None, *, decoder: bool)
 
 
 class ProjectionHead(nn.Module):
-    """Feature map -> hyper-pixels: 1x1 convolution, batch norm, ReLU, 1x1 convolution, on pooled cells where one stands for several.
+    """Feature map -> hyper-pixels: `cell_projector`, on pooled cells where one hyper-pixel stands for several.
 
     Args:
         source: The map.
@@ -76,20 +72,11 @@ class ProjectionHead(nn.Module):
     def __init__(self, source: HyperPixelSource, dim: int) -> None:
         super().__init__()
         self.pool = source.pool
-        # Not stated in the paper: the head; this is the one of ContrastiveSeg, as wide inside as its input.
-        self.layers = nn.Sequential(
-            nn.Conv2d(source.channels, source.channels, 1, bias=False),
-            nn.BatchNorm2d(source.channels),
-            nn.ReLU(),
-            nn.Conv2d(source.channels, dim, 1),
-        )
+        # Not stated in the paper: the head.
+        self.layers = cell_projector(source.channels, dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, D, ceil(h / pool), ceil(w / pool)), not normalised.
-
-        All cells pass, not only the few that are drawn: batch norm then sees the whole scene and not its boundaries alone, at 1x1
-        convolutions on the coarsest map, a few percent of the encoders.
-        """
+        """(B, C, h, w) -> (B, D, ceil(h / pool), ceil(w / pool)), not normalised."""
         if self.pool > 1:
             features = functional.avg_pool2d(features, self.pool, ceil_mode=True)
         hyper_pixels: Tensor = self.layers(features)
@@ -100,8 +87,7 @@ class HyperPixelEncoder(nn.Module):
     """Normalised image and terrain -> hyper-pixels: encoders, fusion, head. The student whose momentum copy makes the keys.
 
     It shares its parts with `network` and `projection`, and leaves out the decoder, unless hyper-pixels are made of its features, and
-    preprocessing, so that inputs are normalised once. Build it where it is needed and do not keep it as an attribute of a module:
-    every weight would be in the state dict twice.
+    preprocessing, so that inputs are normalised once. As for `Segmentor.trunk`: build it where it is needed, do not keep it in a module.
 
     Args:
         network: Segmentor.
@@ -112,7 +98,7 @@ class HyperPixelEncoder(nn.Module):
     def __init__(self, network: Segmentor, projection: ProjectionHead, source: HyperPixelSource) -> None:
         super().__init__()
         self.source = source
-        self.trunk = _parts(network, (*ENCODING, "decoder") if source.level is None else ENCODING)
+        self.trunk = network.trunk(decoder=source.level is None)
         self.projection = projection
 
     def forward(self, image: Tensor, terrain: Tensor) -> Tensor:
@@ -121,10 +107,3 @@ class HyperPixelEncoder(nn.Module):
         seen = self.trunk.decoder_features(features) if self.source.level is None else features[self.source.level]
         hyper_pixels: Tensor = self.projection(seen)
         return hyper_pixels
-
-
-def _parts(network: Segmentor, names: tuple[str, ...]) -> Segmentor:
-    """The same segmentor with fewer children; those it has are shared."""
-    parts = copy.copy(network)
-    parts._modules = {name: module for name, module in network.named_children() if name in names}  # noqa: SLF001 - no public way to share children
-    return parts

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from datamodules.errors import UserError
 from zoo.base import LandslideModule, OptimOptions
-from zoo.contrast import certain_mask
-from zoo.icssn.network import ObjectHeads, cell_projector, pool, segmentation_parameters, zero_of
+from zoo.contrast import cell_projector, certain_mask
+from zoo.icssn.network import ObjectHeads, pool, segmentation_parameters, zero_of
 from zoo.icssn.objective import (
     ICSSNOptions,
     Labels,
@@ -73,6 +73,7 @@ class ICSSN(LandslideModule):
                     self.auxiliary["object"] = ClassificationScores("object")
         self.sub_objects: SubObjectContrast | None = None
         if iteration.socl_weight:
+            # Not stated in the paper: the head.
             projector = cell_projector(channels, iteration.socl_dim)
             self.sub_objects = SubObjectContrast(iteration, projector, self.network.strides[-1])
         self._num_steps, self._steps_per_epoch = 0, 0

@@ -43,19 +43,6 @@ def pool(deep: Tensor) -> Tensor:
     return deep.mean((2, 3))
 
 
-def cell_projector(channels: int, dim: int) -> nn.Sequential:
-    """Deepest features -> vectors of cells, (B, C, h, w) -> (B, D, h, w): 1x1 convolution, batch norm, ReLU, 1x1 convolution.
-
-    All cells pass, not only those drawn, so that batch norm sees the scene and not its boundaries alone.
-
-    Args:
-        channels: C.
-        dim: D.
-    """
-    # Not stated in the paper: the head; this is the one of ContrastiveSeg, as wide inside as its input.
-    return nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, dim, 1))
-
-
 def segmentation_parameters(network: Segmentor) -> list[nn.Parameter]:
     """Parameters of the segmentor that its deepest features do not depend on: decoder, head, and fusion of finer levels."""
     parts: list[nn.Module] = [network.decoder, network.head]

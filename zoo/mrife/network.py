@@ -11,9 +11,6 @@ from zoo.segmentor import Segmentor
 
 Interaction = Literal["none", "one_way", "both"]
 
-ENCODING: Final = ("encoder", "terrain_encoder", "fusion")
-"""Children of a segmentor that lie between its normalised input and its deepest features."""
-
 BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -100,7 +97,12 @@ class EnhancedSegmentor(Segmentor):
     """
 
     def __init__(self, segmentor: Segmentor, enhancement: EnhancementBranch) -> None:
-        _take_over(self, segmentor, dict(segmentor.named_children()))
+        nn.Module.__init__(self)
+        for name, value in vars(segmentor).items():
+            if not name.startswith("_"):
+                setattr(self, name, value)
+        for name, child in segmentor.named_children():
+            self.add_module(name, child)
         self.enhancement = enhancement
 
     def decoder_features(self, features: list[Tensor]) -> Tensor:
@@ -108,22 +110,10 @@ class EnhancedSegmentor(Segmentor):
         return super().decoder_features([*features[:-1], self.enhancement(features[-1])])
 
 
-class Trunk(Segmentor):
-    """The encoders and fusion of a segmentor, shared with it: `encode` and nothing else.
-
-    Args:
-        segmentor: The segmentor to share.
-    """
-
-    def __init__(self, segmentor: Segmentor) -> None:
-        _take_over(self, segmentor, {name: child for name, child in segmentor.named_children() if name in ENCODING})
-
-
 class RecoveringPath(nn.Module):
     """Normalised input -> recovered features: what the teacher is a copy of.
 
-    It shares its parts with the segmentor and the branch. Make it where it is needed; kept as a module's attribute it would put every
-    weight into the state dict twice.
+    It shares its parts with the segmentor and the branch; as for `Segmentor.trunk`, do not keep it in a module.
 
     Args:
         network: The segmentor.
@@ -132,7 +122,7 @@ class RecoveringPath(nn.Module):
 
     def __init__(self, network: Segmentor, branch: EnhancementBranch) -> None:
         super().__init__()
-        self.trunk = Trunk(network)
+        self.trunk = network.trunk()
         self.recover = branch.recover
 
     def forward(self, image: Tensor, terrain: Tensor) -> Tensor:
@@ -165,13 +155,3 @@ def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
-
-
-def _take_over(target: Segmentor, segmentor: Segmentor, children: dict[str, nn.Module]) -> None:
-    """Initialise a segmentor from another one: its plain attributes, and the given ones of its children."""
-    nn.Module.__init__(target)
-    for name, value in vars(segmentor).items():
-        if not name.startswith("_"):
-            setattr(target, name, value)
-    for name, child in children.items():
-        target.add_module(name, child)

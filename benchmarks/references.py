@@ -5,7 +5,7 @@ Its score is slope / 90 in the 256 bins of the score histogram, so the threshold
 Pixels without a slope (no elevation data near) score 0: they are called background.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +15,17 @@ from torch import Tensor
 
 from benchmarks.dataset import manifest_sha256
 from benchmarks.record import Histograms, RunRecord
+from benchmarks.scenes import evaluate_scenes
 from benchmarks.suite import RunSpec
 from datamodules.batch import Batch
 from datamodules.errors import UserError
 from datamodules.landslide import LandslideDataModule
-from datamodules.terrain import slope
+from datamodules.terrain import halo_of, slope
 from zoo.metrics.pixels import best_threshold, pixel_scores, score_histogram
 
 MAX_SLOPE_DEG: Final = 90.0
+
+Histogram = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def background_score(batch: Batch) -> Tensor:
@@ -46,33 +49,56 @@ SCORES: Final[dict[str, Callable[[Batch], Tensor]]] = {"all_background": backgro
 INPUTS: Final = {"all_background": "none", "slope_threshold": "dem"}
 
 
-def histograms_of(loader: Iterable[Batch], score: Callable[[Batch], Tensor]) -> dict[str, Tensor]:
+class Rule:
+    """A score as a predictor of tiles.
+
+    Args:
+        name: One of `SCORES`.
+    """
+
+    size: Final = 1
+
+    def __init__(self, name: str) -> None:
+        self.reads_dem, self._score = name == "slope_threshold", SCORES[name]
+
+    def halo(self, pixel_size: tuple[float, float]) -> int:
+        """Pixels of elevation around a tile that a slope needs."""
+        return halo_of(["slope"], pixel_size)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """float32 (B, 1, H, W)."""
+        return self._score(batch)[:, None]
+
+
+def histograms_of(loader: Iterable[Batch], score: Callable[[Batch], Tensor]) -> dict[str, Histogram]:
     """Score histogram of each tile, int64 (2, 256)."""
-    histograms: dict[str, Tensor] = {}
+    histograms: dict[str, Histogram] = {}
     for batch in loader:
-        histograms.update(zip(batch["tile"], score_histogram(score(batch), batch["mask"]), strict=True))
+        histograms.update(zip(batch["tile"], score_histogram(score(batch), batch["mask"]).numpy(), strict=True))
     return histograms
 
 
-def evaluate(spec: RunSpec, data: LandslideDataModule, root: Path) -> tuple[RunRecord, Histograms]:
+def evaluate(spec: RunSpec, data: LandslideDataModule, root: Path, work: Path) -> tuple[RunRecord, Histograms]:
     """Score a reference on validation and test.
 
     Args:
         spec: Whose `method` is one of `SCORES`.
         data: Windows to score; not yet set up.
         root: Folder of the data.
+        work: Folder for temporary files.
 
     Returns:
         The record (cost and environment still empty) and the histograms.
     """
-    score = SCORES[spec.method]
     data.prepare_data()
     data.setup()
     if spec.method == "slope_threshold" and not data.has_dem:
         raise UserError("the data have no elevation model", "leave slope_threshold out of references", field="references", exit_code=2)
-    found = {"val": histograms_of(data.val_dataloader(), score), "test": histograms_of(data.test_dataloader(), score)}
-    histograms = {split: {tile: counts.numpy() for tile, counts in tiles.items()} for split, tiles in found.items()}
-    metrics = reference_scores(found, spec.method)
+    val = histograms_of(data.val_dataloader(), SCORES[spec.method])
+    scenes = evaluate_scenes(Rule(spec.method), data, reference_threshold(val, spec.method), work)
+    histograms = {"val": val, "test": scenes.histograms}
+    metrics = reference_scores(histograms, spec.method)
+    metrics["test"].update(scenes.scores)
     record = RunRecord(
         key=spec.key,
         status="finished",
@@ -84,11 +110,16 @@ def evaluate(spec: RunSpec, data: LandslideDataModule, root: Path) -> tuple[RunR
     return record, histograms
 
 
-def reference_scores(histograms: dict[str, dict[str, Tensor]], method: str) -> dict[str, dict[str, float]]:
-    """Pooled scores of both splits at the threshold that validation chose."""
-    pooled = {split: torch.stack(list(tiles.values())).sum(0) for split, tiles in histograms.items()}
+def reference_threshold(histograms: Mapping[str, Histogram], method: str) -> float:
+    """The threshold that validation chooses."""
     # A score of 0 everywhere has no threshold to choose: any above 0 calls all of it background.
-    threshold = 0.5 if method == "all_background" else best_threshold(pooled["val"])
+    return 0.5 if method == "all_background" else best_threshold(torch.from_numpy(np.sum(list(histograms.values()), axis=0)))
+
+
+def reference_scores(histograms: Histograms, method: str) -> dict[str, dict[str, float]]:
+    """Pooled pixel scores of both splits at the threshold that validation chose."""
+    threshold = reference_threshold(histograms["val"], method)
+    pooled = {split: torch.from_numpy(np.sum(list(tiles.values()), axis=0)) for split, tiles in histograms.items()}
     metrics = {split: pixel_scores(histogram, threshold) for split, histogram in pooled.items()}
     if method == "slope_threshold":
         for scores in metrics.values():

@@ -28,12 +28,14 @@ from benchmarks.auditing import AUDIT
 from benchmarks.callbacks import Checkpoints, Clock, Progress
 from benchmarks.environment import capture, code_state
 from benchmarks.record import Histograms, RunRecord, save_record
+from benchmarks.scenes import evaluate_scenes
 from benchmarks.status import mark_running
 from benchmarks.suite import RunSpec
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule
 from zoo import create_method
 from zoo.base import LandslideModule
+from zoo.mapping import Ensemble
 from zoo.metrics.pixels import pixel_scores
 
 PROGRESS: Final = "progress.json"
@@ -175,13 +177,18 @@ def train_and_test(
     chosen = checkpoints.best if budget["select"] == "best" else checkpoints.last
     # Validation of the chosen weights sets their threshold; the test must not see any other.
     (val_logged,) = trainer.validate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
-    (test_logged,) = trainer.test(model, datamodule=data, verbose=False)
+    # Windows say what a method scores beside pixels; pixels, outlines and objects are those of whole scenes.
+    (test_logged,) = trainer.test(model, datamodule=data, verbose=False) if model.auxiliary else ({},)
+    data.setup("test")
+    predictor = Ensemble([model], device=trainer.strategy.root_device, precision="bf16" if "bf16" in budget["precision"] else "float32")
+    scenes = evaluate_scenes(predictor, data, model.threshold, work)
     if not trainer.is_global_zero:
         return None
-    histograms = {"val": _to_numpy(model.val_histograms), "test": _to_numpy(model.test_histograms)}
+    histograms = {"val": _to_numpy(model.val_histograms), "test": scenes.histograms}
     metrics = score(histograms, model.threshold)
     for split, logged in (("val", val_logged), ("test", test_logged)):
         metrics[split].update(_auxiliary(logged, split, metrics[split]))
+    metrics["test"].update(scenes.scores)
     _close_loggers(trainer, metrics)
     samples = steps * budget["batch_size"] * budget["accumulate"]
     record = RunRecord(
@@ -262,7 +269,7 @@ def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
         began = time.perf_counter()
         seed_everything(0)
         result: tuple[RunRecord, Histograms] = references.evaluate(
-            spec, build_data(spec, options.data, num_workers=options.num_workers), options.data
+            spec, build_data(spec, options.data, num_workers=options.num_workers), options.data, work
         )
         result[0].cost["seconds"] = round(time.perf_counter() - began, 3)
     else:

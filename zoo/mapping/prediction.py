@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from datamodules.batch import Batch
 from datamodules.classes import IGNORE
 from datamodules.reading import SceneReader
 from datamodules.scene import Scene
-from datamodules.windows import stack
+from datamodules.windows import Modality, stack
 from zoo.mapping.ensemble import Ensemble
 from zoo.mapping.tiles import Axis, RowBlend
 
@@ -26,6 +26,24 @@ Array = npt.NDArray[Any]
 CACHE_MB: Final = 64
 """For blocks of rasters: GDAL's own default is a share of the machine's memory, which a tall scene would fill."""
 _READ_AHEAD: Final = 2
+
+
+class Predictor(Protocol):
+    """What predicts tiles: an `Ensemble`, or a rule that is to be scored like one."""
+
+    @property
+    def size(self) -> int:
+        """Number of members; several give an uncertainty."""
+
+    @property
+    def reads_dem(self) -> bool:
+        """Whether it sees the elevation model."""
+
+    def halo(self, pixel_size: tuple[float, float], /) -> int:
+        """Pixels of elevation that must surround a tile."""
+
+    def __call__(self, batch: Batch, /) -> Tensor:
+        """float32 (B, 1 or 2, H, W): probability, and the spread over several members."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,14 @@ class _Work:
 
 
 def predict_scene(
-    ensemble: Ensemble, reader: SceneReader, *, tile: int, overlap: float = 0.25, batch_size: int = 8, first_row: int = 0
+    predictor: Predictor,
+    reader: SceneReader,
+    *,
+    tile: int,
+    overlap: float = 0.25,
+    batch_size: int = 8,
+    first_row: int = 0,
+    drop: Modality | None = None,
 ) -> Generator[Band, None, None]:
     """Predict a scene by blended tiles, from top to bottom; see `zoo.mapping.tiles` for the weights.
 
@@ -97,12 +122,13 @@ def predict_scene(
     the CPU.
 
     Args:
-        ensemble: What predicts.
-        reader: The scene; its margin must be the ensemble's halo at least. Read from one other thread until the last band is taken.
+        predictor: An `Ensemble`, or what behaves like one.
+        reader: The scene; its margin must be the predictor's halo at least. Read from one other thread until the last band is taken.
         tile: Pixels of a tile along each axis.
         overlap: Share of a tile that the next one overlaps, in [0, 0.5].
         batch_size: Tiles that are predicted together, at most a row of tiles.
         first_row: Leave out the rows above it.
+        drop: Hide the image or the elevation model from the predictor.
 
     Yields:
         Bands without gap or overlap, each a few rows to a tile's height high.
@@ -111,12 +137,12 @@ def predict_scene(
         UserError: A damaged file, or options out of range.
     """
     rows, columns = Axis.of(reader.grid.height, tile, overlap), Axis.of(reader.grid.width, tile, overlap)
-    blend = RowBlend(rows, columns, 1 if ensemble.size == 1 else 2)
-    items = _cached(_read(ensemble, reader, rows, columns, batch_size, first_row))
+    blend = RowBlend(rows, columns, 1 if predictor.size == 1 else 2)
+    items = _cached(_read(predictor, reader, rows, columns, batch_size, first_row, drop))
     with ThreadPoolExecutor(1) as pool:
         # The thread alone draws from the reader, so that no file is read by two, and ends what it began.
         try:
-            for work, predicted in _predicted(ensemble, _ahead(pool, items)):
+            for work, predicted in _predicted(predictor, _ahead(pool, items)):
                 _add(blend, work, predicted, (rows.size, columns.size))
                 if not work.last:
                     continue
@@ -139,9 +165,11 @@ def _add(blend: RowBlend, work: _Work, predicted: Tensor | None, size: tuple[int
             blend.add(work.number, column, values, valid)
 
 
-def _read(ensemble: Ensemble, reader: SceneReader, rows: Axis, columns: Axis, batch_size: int, first_row: int) -> Iterator[_Work]:
+def _read(
+    predictor: Predictor, reader: SceneReader, rows: Axis, columns: Axis, batch_size: int, first_row: int, drop: Modality | None
+) -> Iterator[_Work]:
     """Batches of tiles, row by row of tiles, from the first that reaches `first_row`."""
-    halo = ensemble.halo(reader.grid.pixel_size) if ensemble.reads_dem else 0
+    halo = predictor.halo(reader.grid.pixel_size) if predictor.reads_dem else 0
     for number, row in enumerate(rows.starts):
         if row + rows.size <= first_row:
             continue
@@ -160,7 +188,7 @@ def _read(ensemble: Ensemble, reader: SceneReader, rows: Axis, columns: Axis, ba
             if missing is not None:
                 mask[missing] = NO_IMAGE
                 known[missing] = False
-            if ensemble.reads_dem:
+            if predictor.reads_dem:
                 known &= ~np.isnan(dem[halo : halo + rows.size, halo : halo + columns.size])
             name = f"{reader.scene.name}:{row}:{column}"
             samples.append({"image": image, "dem": dem, "mask": mask, "pixel_size": reader.grid.pixel_size, "tile": name})
@@ -169,7 +197,7 @@ def _read(ensemble: Ensemble, reader: SceneReader, rows: Axis, columns: Axis, ba
             if len(samples) == batch_size:
                 yield _Work(number, chosen, stack(samples), [], valid, last=False)
                 samples, chosen, valid = [], [], []
-        yield _Work(number, chosen, stack(samples) if samples else None, gaps, valid, last=True)
+        yield _Work(number, chosen, stack(samples, drop) if samples else None, gaps, valid, last=True)
 
 
 def _cached(items: Iterator[_Work]) -> Generator[_Work, None, None]:
@@ -186,11 +214,11 @@ def _ahead(pool: ThreadPoolExecutor, items: Iterator[_Work]) -> Iterator[_Work]:
         yield item
 
 
-def _predicted(ensemble: Ensemble, items: Iterable[_Work]) -> Iterator[tuple[_Work, Tensor | None]]:
+def _predicted(predictor: Predictor, items: Iterable[_Work]) -> Iterator[tuple[_Work, Tensor | None]]:
     """Each item with its prediction, handed on when the next is under way: a GPU computes while the CPU blends."""
     before: tuple[_Work, Tensor | None] | None = None
     for item in items:
-        after = (item, ensemble(item.batch) if item.batch is not None else None)
+        after = (item, predictor(item.batch) if item.batch is not None else None)
         if before is not None:
             yield before
         before = after

@@ -12,6 +12,7 @@ from benchmarks.auditing import leaks_of
 from benchmarks.record import RunRecord
 from benchmarks.report.gains import declared_set, gains_markdown
 from benchmarks.report.intervals import intervals_markdown
+from benchmarks.report.objects import objects_markdown
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.rows import Report
 from benchmarks.report.tables import (
@@ -99,6 +100,7 @@ def report_markdown(report: Report) -> str:
         "## Calibration and tiles\n",
         to_markdown(calibration_header, calibration_lines, left=1),
         CALIBRATION_EXPLANATION,
+        objects_markdown(report),
         "## Each run\n",
         to_markdown(header, lines, left=3),
         "## Protocol and data\n",

@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.cli import COMMITTED, READMES, main
 from benchmarks.record import RunRecord, load_records, save_record
 from benchmarks.report import collect, insert_into, marked_suites, report_markdown, results_block, write_report
+from benchmarks.report.objects import objects_markdown
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.tables import calibration_table, results_csv, results_table, to_terminal
 from benchmarks.statistics import spread
@@ -294,3 +295,23 @@ def test_spread_is_that_of_a_sample():
     assert math.isnan(spread([0.5]).std)
     assert math.isnan(spread([0.5, math.nan]).mean)
     assert math.isnan(spread([]).mean)
+
+
+def test_outlines_and_objects_are_shown_where_a_record_has_them(suite, records):
+    report = collect(suite, records)
+    assert "Outlines" not in report_markdown(report)
+    for value, record in zip((0.2, 0.4, 0.6), report.rows[0].finished, strict=True):
+        record.metrics["test"] |= {
+            "boundary_f1_10m": value,
+            "object_f1_iou0.5": 0.5,
+            "object_recall_coverage0.5": 0.25,
+            "object_recall_coverage0.5_10000-100000m2": value,
+            "object_recall_coverage0.5_1000000m2-": math.nan,
+            "objects": 7.0,
+        }
+    lines = objects_markdown(report).splitlines()
+    assert "| name | seeds | outline F1, 10m | object F1, iou0.5 | object R, coverage0.5 |" in lines
+    assert "| image | 3 | 0.400 ± 0.200 | 0.500 ± 0.000 | 0.250 ± 0.000 |" in lines
+    assert "Recall by area of the landslide (`coverage0.5`; 7 labelled objects):" in lines
+    assert "| name | 10000-100000 m2 |" in lines, "a class without objects has no column"
+    assert "| image | 0.400 |" in lines

@@ -65,12 +65,19 @@ class Display:
             self._say(f"started   {self._specs[key].title}")
         self.refresh(force=True)
 
-    def ended(self, record: RunRecord, seconds: float) -> None:
-        """A run ended."""
+    def elsewhere(self, key: str, who: str) -> None:
+        """A run is done by another runner's process."""
+        self._running.pop(key, None)
+        self._say(f"elsewhere {self._specs[key].title}: {who or 'another process'} does it")
+        self.refresh(force=True)
+
+    def ended(self, record: RunRecord, seconds: float | None) -> None:
+        """A run ended here after so many seconds, or elsewhere."""
         self._running.pop(record.key, None)
         self._done += 1
         if record.error is None:
-            outcome = f"finished  {self._specs[record.key].title}: IoU {record.metrics['test']['iou_landslide']:.3f} in {seconds:.0f} s"
+            place = "elsewhere" if seconds is None else f"in {seconds:.0f} s"
+            outcome = f"finished  {self._specs[record.key].title}: IoU {record.metrics['test']['iou_landslide']:.3f} {place}"
         else:
             outcome = f"FAILED    {self._specs[record.key].title}: {record.error['line']} (log: {record.error['log']})"
         self._say(f"{outcome} [{self._done}/{self._total}]")

@@ -27,9 +27,9 @@ from benchmarks.atomic import write_json
 from benchmarks.auditing import AUDIT
 from benchmarks.callbacks import Checkpoints, Clock, Progress
 from benchmarks.environment import capture, code_state
-from benchmarks.record import Histograms, RunRecord, save_record
+from benchmarks.leases import ELSEWHERE, take
+from benchmarks.record import Histograms, RunRecord, load_record, save_record
 from benchmarks.scenes import evaluate_scenes
-from benchmarks.status import mark_running
 from benchmarks.suite import RunSpec
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule
@@ -256,11 +256,20 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(options.threads)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return _execute(spec, options)  # another process of the same run
-    marker = mark_running(options.spec.parent)
-    try:
+    lease = take(options.spec.parent)
+    if lease is None:
+        print("another process does this run", flush=True)
+        return ELSEWHERE
+    with lease:
+        path: Path = options.out / f"{spec.key}.json"
+        if path.is_file():
+            if load_record(path).status == "finished":
+                print("another process has done this run", flush=True)
+                return 0
+            # The old failure is history now; should this attempt be interrupted, the run is interrupted and not failed.
+            path.unlink()
+        (options.spec.parent / PROGRESS).unlink(missing_ok=True)
         return _execute(spec, options)
-    finally:
-        marker.unlink(missing_ok=True)
 
 
 def _execute(spec: RunSpec, options: argparse.Namespace) -> int:

@@ -4,31 +4,35 @@
     RESULTS/records/    one record a run; RESULTS is RUNS/SUITE unless --results says otherwise
 
 A finished record is never made again. A failed run is tried again, from the start if it failed by itself; a run that was
-interrupted, killed or ran out of time continues from its last checkpoint.
+interrupted, killed or ran out of time continues from its last checkpoint. Several runners may work on one suite, on one machine or on many
+that share the folders: the process of a run holds its lease (`benchmarks.leases`), and who finds a run leased waits for its record.
 """
 
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from types import FrameType
-from typing import Literal
+from typing import Final, Literal
 
 from benchmarks.atomic import write_json
 from benchmarks.auditing import furnish
 from benchmarks.dataset import Portion, existing_root, fingerprint, provide
 from benchmarks.display import Display
-from benchmarks.launchers import Ended, Job, Launcher, Started
+from benchmarks.launchers import ATTEMPT, Ended, Job, Launcher, Started
+from benchmarks.leases import ELSEWHERE, holder
 from benchmarks.record import RunRecord, load_record, load_records, save_record
 from benchmarks.suite import RunSpec, Suite, plan
 from datamodules.scene import MANIFEST
 
 State = Literal["finished", "failed", "interrupted", "waiting"]
+OTHERS_SECONDS: Final = 1.0
+"""Between two looks at what other runners do."""
 DEFAULT_PROGRAM = (sys.executable, "-m", "benchmarks.run")
 
 
@@ -142,30 +146,61 @@ def run_suite(
     for key, spec in pending.items():
         write_json(places.run(key) / "spec.json", spec.to_dict())
         furnish(Portion.of(spec, root, places.runs), places.run(key))
-    jobs = [Job(key, command(spec, root, places, options=options, program=program), places.log(key)) for key, spec in pending.items()]
     display = display or Display(specs, places)
     display.skipped(len(specs) - len(pending))
     with _interruptible() as asked, display:
-        events = launcher.execute(jobs)
-        try:
-            for event in events:
-                if asked.is_set():
-                    raise KeyboardInterrupt
-                if isinstance(event, Started):
-                    # The old failure is history now; should this attempt be interrupted, the run is interrupted and not failed.
-                    (places.records / f"{event.key}.json").unlink(missing_ok=True)
-                    (places.run(event.key) / "progress.json").unlink(missing_ok=True)
-                    display.started(event.key)
-                elif isinstance(event, Ended):
-                    display.ended(_record_of(pending[event.key], event, places), event.seconds)
-                else:
-                    display.refresh()
-        finally:
-            close = getattr(events, "close", None)
-            if close is not None:
-                close()  # ends children also when the loop is left by an exception
+        while pending:
+            jobs = [
+                Job(key, command(spec, root, places, options=options, program=program), places.log(key)) for key, spec in pending.items()
+            ]
+            elsewhere = _execute(jobs, pending, places, launcher, display, asked)
+            pending = _await_others({key: pending[key] for key in elsewhere}, places, display, asked)
     records = load_records(places.records)
     return {spec.key: records[spec.key] for spec in specs if spec.key in records}
+
+
+def _execute(
+    jobs: Sequence[Job], specs: Mapping[str, RunSpec], places: Places, launcher: Launcher, display: Display, asked: Event
+) -> list[str]:
+    """Run jobs; the keys of those that another runner's process is doing."""
+    elsewhere = []
+    events = launcher.execute(jobs)
+    try:
+        for event in events:
+            if asked.is_set():
+                raise KeyboardInterrupt
+            if isinstance(event, Started):
+                display.started(event.key)
+            elif isinstance(event, Ended) and event.returncode == ELSEWHERE:
+                elsewhere.append(event.key)
+                display.elsewhere(event.key, holder(places.run(event.key)))
+            elif isinstance(event, Ended):
+                display.ended(_record_of(specs[event.key], event, places), event.seconds)
+            else:
+                display.refresh()
+    finally:
+        close = getattr(events, "close", None)
+        if close is not None:
+            close()  # ends children also when the loop is left by an exception
+    return elsewhere
+
+
+def _await_others(waiting: dict[str, RunSpec], places: Places, display: Display, asked: Event) -> dict[str, RunSpec]:
+    """Wait for runs that others do, until all have a record, or one has neither a record nor a process: those are to be done here."""
+    while waiting:
+        for key in list(waiting):
+            path = places.records / f"{key}.json"
+            # In this order: a process that ends between the two questions has left its record.
+            held = holder(places.run(key))
+            if path.is_file() and not held:
+                display.ended(load_record(path), None)
+                del waiting[key]
+            elif not held:
+                return waiting
+        if asked.wait(OTHERS_SECONDS):
+            raise KeyboardInterrupt
+        display.refresh()
+    return {}
 
 
 def _record_of(spec: RunSpec, ended: Ended, places: Places) -> RunRecord:
@@ -190,11 +225,12 @@ def _record_of(spec: RunSpec, ended: Ended, places: Places) -> RunRecord:
 
 
 def last_error_line(log: Path) -> str:
-    """The line of a log that says what went wrong: the last `error: ...` or exception, else the last line at all."""
+    """The line of the last attempt in a log that says what went wrong: the last `error: ...` or exception, else the last line at all."""
     if not log.is_file():
         return ""
     lines = [" ".join(line.split()) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    lines = [line for line in lines if line]
+    last = max((index for index, line in enumerate(lines) if line.startswith(ATTEMPT)), default=-1)
+    lines = [line for line in lines[last + 1 :] if line]
     told = [line for line in lines if re.match(r"error: |([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)\b", line)]
     return (told or lines or [""])[-1].removeprefix("error: ")
 

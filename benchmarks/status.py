@@ -6,21 +6,17 @@ last column says where code or packages have changed since; delete its record to
 
 import dataclasses
 import json
-import os
-import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.environment import changed_since, versions
+from benchmarks.leases import holder
 from benchmarks.record import RunRecord
 from benchmarks.runner import Places, state_of
 from benchmarks.suite import RunSpec
 
-RUNNING: Final = "running.json"
-"""In the working folder of a run as long as its process lives."""
 _SETTINGS: Final = ("method", "hyperparameters", "data_settings", "budget", "split")
 
 
@@ -41,33 +37,6 @@ class Status:
     notes: tuple[str, ...] = ()
 
 
-def mark_running(work: Path) -> Path:
-    """Leave this process's id in the working folder of its run; the caller removes the file when it ends."""
-    path = work / RUNNING
-    path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8")
-    return path
-
-
-def running(work: Path) -> str:
-    """Which process does a run, as far as can be seen from here; empty where none does."""
-    try:
-        told = json.loads((work / RUNNING).read_text(encoding="utf-8"))
-        host, pid = str(told["host"]), int(told["pid"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return ""  # no run, or one that is just beginning
-    if host != socket.gethostname():
-        return f"process {pid} on {host}, which cannot be seen from here"
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""  # it was killed
-    except PermissionError:
-        pass  # somebody else's, but alive
-    command = Path(f"/proc/{pid}/cmdline")
-    # The number of a dead process may belong to another one by now.
-    return f"process {pid}" if not command.is_file() or work.name.encode() in command.read_bytes() else ""
-
-
 def status_of(specs: Sequence[RunSpec], records: Mapping[str, RunRecord], places: Places, *, keyed: bool = True) -> list[Status]:
     """The state of each run.
 
@@ -85,7 +54,7 @@ def status_of(specs: Sequence[RunSpec], records: Mapping[str, RunRecord], places
         record = records.get(spec.key)
         if record is None and not keyed:
             record = kin.get(_kin(spec))
-        process = running(places.run(spec.key))
+        process = holder(places.run(spec.key))
         if process:
             made.append(Status(spec, "running", record, (process,)))
         elif record is not None and record.error is not None:

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+ATTEMPT: Final = "--- attempt of "
+"""How the line begins that a launcher writes into a log before a job."""
 
 
 @dataclass(frozen=True)

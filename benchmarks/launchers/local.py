@@ -7,9 +7,10 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
-from benchmarks.launchers import Ended, Job, Started
+from benchmarks.launchers import ATTEMPT, Ended, Job, Started
 from datamodules.errors import UserError
 
 POLL_SECONDS: Final = 0.1
@@ -112,7 +113,10 @@ class LocalLauncher:
 
     def _start(self, job: Job, slot: int) -> _Running:
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("wb") as log:
+        # Appended: another runner's process may be at work on this run and its log.
+        with job.log.open("ab") as log:
+            log.write(f"{ATTEMPT}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
+            log.flush()
             # A session of its own: Ctrl-C reaches the runner alone, which then ends the whole group, loader workers included.
             process = subprocess.Popen(  # noqa: S603 - our own command
                 self.granted(job.command),

@@ -1,7 +1,6 @@
 """The runner with stand-in runs: resume, failures, interruption, slots."""
 
 import dataclasses
-import io
 import json
 import os
 import signal
@@ -11,23 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from benchmarks.checking import check_in_child, check_specs
 from benchmarks.cli import main
 from benchmarks.composing import SUITES
-from benchmarks.display import Display
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
 from benchmarks.record import load_records
-from benchmarks.runner import Places, last_error_line, run_suite, state_of
-from benchmarks.suite import RunSpec, load_suite, plan
+from benchmarks.runner import Places, last_error_line, state_of
+from benchmarks.suite import load_suite, plan
 from datamodules.errors import UserError
-
-FAKE = (sys.executable, str(Path(__file__).with_name("fake_run.py")))
-
-
-def spec(method, seed=0):
-    return RunSpec("s", f"row {method}", method, {}, "d", {}, {"max_steps": 1}, seed, "f")
+from tests.benchmarks.running import attempts, run, spec
 
 
 @pytest.fixture(autouse=True)
@@ -38,18 +30,6 @@ def _importable(monkeypatch):
 @pytest.fixture
 def places(tmp_path):
     return Places(tmp_path / "runs", "s")
-
-
-def run(specs, places, **kwargs):
-    output = io.StringIO()
-    launcher = LocalLauncher(max_parallel=2, cores=2, **kwargs)
-    display = Display(specs, places, Console(file=output, soft_wrap=True))
-    records = run_suite(specs, Path("data"), places, launcher, program=FAKE, display=display)
-    return records, output.getvalue()
-
-
-def attempts(places, spec):
-    return len((places.run(spec.key) / "attempts").read_text())
 
 
 def test_finished_runs_are_not_done_again(places):
@@ -187,6 +167,7 @@ def test_a_run_gets_its_threads(places):
         ("Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory\nwandb: Find logs at", "torch.OutOfMemoryError: CUDA out of memory"),
         ("ValueError: first\nRuntimeError: second\nbye", "RuntimeError: second"),
         ("error: a = 1: wrong; mend it\n", "a = 1: wrong; mend it"),
+        ("--- attempt of 2026\nerror: mended since\n--- attempt of 2027\nbye", "bye"),
     ],
 )
 def test_last_error_line(tmp_path, log, line):

@@ -6,14 +6,13 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import environment, status
 from benchmarks.record import RunRecord
 from benchmarks.runner import Places
-from benchmarks.status import RUNNING, mark_running, running, status_of, status_table
+from benchmarks.status import status_of, status_table
 from benchmarks.suite import RunSpec
 
 SPEC = RunSpec("s", "row", "deeplab", {"network": {"inputs": "image"}}, "d", {"tile_size": 64}, {"max_steps": 4}, 0, "new")
@@ -81,25 +80,16 @@ def test_failed_interrupted_and_running_runs(places):
     (work / "checkpoints").mkdir(parents=True)
     (work / "checkpoints" / "last.ckpt").touch()
     assert only(places).state == "interrupted"
-    mark_running(work)
     child = subprocess.Popen([sys.executable, "-c", "input()", str(work / "spec.json")], stdin=subprocess.PIPE)
     try:
-        (work / RUNNING).write_text(json.dumps({"host": socket.gethostname(), "pid": child.pid}))
+        (work / "lease.1.json").write_text(json.dumps({"host": socket.gethostname(), "pid": child.pid}))
         assert only(places, failed).state == "running"
         assert only(places).notes == (f"process {child.pid}",)
     finally:
         child.communicate(b"\n")
-    assert running(work) == "", "it has ended"
-    (work / RUNNING).write_text(json.dumps({"host": "elsewhere", "pid": 1}))
-    assert "process 1 on elsewhere" in running(work)
-
-
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
-def test_a_number_that_another_process_has_by_now_is_no_run(places):
-    work = places.run(SPEC.key)
-    work.mkdir(parents=True)
-    mark_running(work)
-    assert running(work) == "", "this process's command does not name the run"
+    assert only(places).state == "interrupted", "it has ended"
+    (work / "lease.1.json").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    assert only(places).notes == ("process 1 on elsewhere",)
 
 
 def test_without_data_settings_tell_whose_record_is_whose(places):

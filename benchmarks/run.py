@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import references
 from benchmarks.atomic import write_json
@@ -121,6 +122,16 @@ def _peak_memory_mb(*, gpu: bool) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def _tile_flop(model: LandslideModule, data: LandslideDataModule) -> int:
+    """Floating-point operations of the deployed network on one tile: twice the multiplications of convolutions and matrix products."""
+    network, size, margin = model.network, data.tile_size, data.tile_size + 2 * data.halo
+    device = next(network.parameters()).device
+    layers = [torch.zeros(1, data.image_channels, size, size), torch.zeros(1, 1, margin, margin), torch.ones(1, 2)]
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(*(layer.to(device) for layer in layers))
+    return int(counter.get_total_flops())
+
+
 def _to_numpy(histograms: dict[str, Tensor]) -> dict[str, Any]:
     return {tile: histogram.cpu().numpy().astype(np.int64) for tile, histogram in histograms.items()}
 
@@ -204,6 +215,8 @@ def train_and_test(
             "train_seconds": round(train_seconds, 3),
             "samples_per_second": round(samples / train_seconds, 3) if train_seconds else None,
             "peak_memory_mb": round(_peak_memory_mb(gpu=trainer.accelerator.__class__.__name__ == "CUDAAccelerator"), 1),
+            "tile_gflop": round(_tile_flop(model, data) / 1e9, 4),
+            "predict_km2_per_hour": round(scenes.km2 / scenes.seconds * 3600, 3),
             "seconds": round(clock.seconds, 3),
         },
         data=references.describe_data(spec, root, data, histograms),

@@ -5,6 +5,8 @@ histograms are cut from the blended map by the evaluation windows, each pixel on
 that is one tile they are those of its window.
 """
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -41,10 +43,14 @@ class SceneResults:
     Args:
         histograms: Window -> score histogram, int64 (2, 256).
         scores: Of outlines and objects, pooled over scenes; names of `BoundaryCounts.scores` and `ObjectCounts.scores`.
+        km2: Area of the scenes.
+        seconds: Reading and predicting them took, on the slowest process.
     """
 
     histograms: dict[str, Array]
     scores: dict[str, float]
+    km2: float
+    seconds: float
 
 
 def evaluate_scenes(predictor: Predictor, data: LandslideDataModule, threshold: float, work: Path, *, split: str = "test") -> SceneResults:
@@ -70,17 +76,21 @@ def evaluate_scenes(predictor: Predictor, data: LandslideDataModule, threshold: 
     rules = SceneRules.by_pixels((pixel_m[0], pixel_m[1]), threshold)
     histograms: dict[str, Array] = {}
     counts: list[SceneCounts] = []
+    seconds = 0.0
     for reader in readers[rank::world_size]:
-        with closing(reader), _predicted(predictor, data, reader, work) as (probability, label):
+        with closing(reader), _predicted(predictor, data, reader, work) as (probability, label, took):
+            seconds += took
             histograms |= _by_windows(reader.scene.name, probability, label, data.tile_size)
             counts.append(scene_scores(probability, label, reader.grid.pixel_size, rules))
     if world_size > 1:
-        parts: list[tuple[dict[str, Array], list[SceneCounts]]] = [({}, []) for _ in range(world_size)]
-        torch.distributed.all_gather_object(parts, (histograms, counts))
-        histograms = {window: histogram for part, _ in parts for window, histogram in part.items()}
-        counts = [count for _, part in parts for count in part]
-    pooled = pool(counts).scores()
-    return SceneResults(dict(sorted(histograms.items())), {name: score for name, score in pooled.items() if name.startswith(_OF_SCENES)})
+        parts: list[tuple[dict[str, Array], list[SceneCounts], float]] = [({}, [], 0.0) for _ in range(world_size)]
+        torch.distributed.all_gather_object(parts, (histograms, counts, seconds))
+        histograms = {window: histogram for part, _, _ in parts for window, histogram in part.items()}
+        counts = [count for _, part, _ in parts for count in part]
+        seconds = max(part for _, _, part in parts)
+    scores = {name: score for name, score in pool(counts).scores().items() if name.startswith(_OF_SCENES)}
+    km2 = sum(reader.grid.height * reader.grid.width * math.prod(reader.grid.pixel_size) for reader in readers) / 1e6
+    return SceneResults(dict(sorted(histograms.items())), scores, km2, seconds)
 
 
 def _place() -> tuple[int, int]:
@@ -96,23 +106,28 @@ def _rounded(size_m: float) -> float:
 
 
 @contextmanager
-def _predicted(predictor: Predictor, data: LandslideDataModule, reader: SceneReader, work: Path) -> Iterator[tuple[Array, Array]]:
-    """Probability, float32 (H, W), and label, uint8 (H, W) of 0, 1, 255, of a scene: memory maps of files that are gone afterwards."""
+def _predicted(predictor: Predictor, data: LandslideDataModule, reader: SceneReader, work: Path) -> Iterator[tuple[Array, Array, float]]:
+    """Probability, float32 (H, W), and label, uint8 (H, W) of 0, 1, 255, of a scene: memory maps of files that are gone afterwards.
+
+    Beside them the seconds that the prediction took.
+    """
     shape = reader.grid.height, reader.grid.width
     with TemporaryDirectory(prefix="scene-", dir=work) as folder:
         probability: Array = np.lib.format.open_memmap(Path(folder) / "probability.npy", "w+", np.float32, shape)
         label: Array = np.lib.format.open_memmap(Path(folder) / "label.npy", "w+", np.uint8, shape)
+        began = time.perf_counter()
         with closing(
             predict_scene(predictor, reader, tile=data.tile_size, overlap=OVERLAP, batch_size=data.batch_size, drop=data.drop)
         ) as bands:
             for band in bands:
                 probability[band.row : band.row + len(band.probability)] = band.probability
+        seconds = time.perf_counter() - began
         # Only now: one thread alone may read from a reader.
         step = max(data.tile_size, 1)
         for row in range(0, shape[0], step):
             mask = reader.layers(row, 0, min(step, shape[0] - row), shape[1]).mask
             label[row : row + step] = np.where(mask == NO_IMAGE, IGNORE, mask)
-        yield probability, label
+        yield probability, label, seconds
 
 
 def _by_windows(scene: str, probability: Array, label: Array, size: int) -> dict[str, Array]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from benchmarks.atomic import write_text
 from benchmarks.auditing import leaks_of
 from benchmarks.record import RunRecord
+from benchmarks.report.costs import costs_markdown
 from benchmarks.report.gains import declared_set, gains_markdown
 from benchmarks.report.intervals import intervals_markdown
 from benchmarks.report.objects import objects_markdown
@@ -101,6 +102,7 @@ def report_markdown(report: Report) -> str:
         to_markdown(calibration_header, calibration_lines, left=1),
         CALIBRATION_EXPLANATION,
         objects_markdown(report),
+        costs_markdown(report),
         "## Each run\n",
         to_markdown(header, lines, left=3),
         "## Protocol and data\n",

@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.cli import COMMITTED, READMES, main
 from benchmarks.record import RunRecord, load_records, save_record
 from benchmarks.report import collect, insert_into, marked_suites, report_markdown, results_block, write_report
+from benchmarks.report.costs import costs_markdown
 from benchmarks.report.objects import objects_markdown
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.tables import calibration_table, results_csv, results_table, to_terminal
@@ -315,3 +316,12 @@ def test_outlines_and_objects_are_shown_where_a_record_has_them(suite, records):
     assert "Recall by area of the landslide (`coverage0.5`; 7 labelled objects):" in lines
     assert "| name | 10000-100000 m2 |" in lines, "a class without objects has no column"
     assert "| image | 0.400 |" in lines
+
+
+def test_costs_are_shown_where_a_record_knows_those_of_prediction(suite, records):
+    report = collect(suite, records)
+    assert costs_markdown(report) == ""
+    for record in report.rows[0].finished:
+        record.cost.update(tile_gflop=1.25, samples_per_second=7.5, predict_km2_per_hour=1200.4)
+    assert "| image | 3.4 M | – | 1.250 | 7.50 | 1200 |" in costs_markdown(report).splitlines()
+    assert costs_markdown(report) in report_markdown(report)

@@ -17,6 +17,7 @@ from benchmarks.dataset import fingerprint
 from benchmarks.record import load_histograms, load_record
 from benchmarks.suite import RunSpec
 from datamodules.errors import UserError
+from zoo import create_method
 from zoo.metrics.pixels import pixel_scores
 
 BUDGET = {
@@ -91,6 +92,15 @@ def test_the_record_says_what_issue_and_reader_need(execute, root):
     assert record.cost["parameters"] > 50_000
     assert 0 < record.cost["train_seconds"] < record.cost["seconds"] < time.perf_counter() - begin
     assert record.cost["peak_memory_mb"] > 50
+    assert record.cost["predict_km2_per_hour"] > 0
+    network = create_method("deeplab", network=NETWORK).network
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    multiplications = []
+    for module in convolutions:
+        module.register_forward_hook(lambda module, _, output: multiplications.append(output[0].numel() * module.weight[0].numel()))
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 66, 66), torch.ones(1, 2))
+    assert record.cost["tile_gflop"] == pytest.approx(2 * sum(multiplications) / 1e9, abs=1e-4)
     assert record.model["inputs"] == "both"
     assert record.environment["packages"]["torch"] == torch.__version__.split("+")[0]
     assert record.data["splits"]["test"]["km2"] == pytest.approx(2 * 64 * 64 * 25 / 1e6)

@@ -1,0 +1,32 @@
+"""What training and prediction cost, for records that know more than the first table shows."""
+
+from typing import Final
+
+from benchmarks.report.rows import Report
+from benchmarks.report.tables import number, quantity, to_markdown
+
+EXPLANATION: Final = """\
+*Parameters* are those of the network that is deployed, *in training* those that the optimiser moves, heads of a method included. *GFLOP*:
+operations of the deployed network on one tile of the data set, twice the multiplications of its convolutions. *km2/h*: reading, predicting
+and blending the test scenes at their pixel size, on the machine named below.
+"""
+
+_COLUMNS: Final = {
+    "parameters": "parameters",
+    "in training": "parameters_training",
+    "GFLOP a tile": "tile_gflop",
+    "samples/s in training": "samples_per_second",
+    "km2/h": "predict_km2_per_hour",
+}
+_DIGITS: Final = {"tile_gflop": 3, "samples_per_second": 2}
+
+
+def costs_markdown(report: Report) -> str:
+    """The section of a report; empty where no record knows the cost of prediction."""
+    if not any("tile_gflop" in record.cost for row in report.rows for record in row.finished):
+        return ""
+    lines = []
+    for row in report.rows:
+        means = {cost: row.cost(cost).mean for cost in _COLUMNS.values()}
+        lines.append([row.spec.name, *(number(mean, _DIGITS[cost]) if cost in _DIGITS else quantity(mean) for cost, mean in means.items())])
+    return "\n".join(["## Cost\n", to_markdown(["name", *_COLUMNS], lines, left=1), EXPLANATION])

@@ -14,7 +14,7 @@ from benchmarks.auditing import refuse_leaks
 from benchmarks.checking import check_in_child
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
 from benchmarks.record import load_records
-from benchmarks.report import Report, collect, insert_into, leak_warning, marked_suites, write_report
+from benchmarks.report import Report, collect, insert_into, leak_warning, marked_suites, write_extras, write_report
 from benchmarks.report.comparing import TITLES, compare, comparison_tables, verdict
 from benchmarks.report.comparison_figure import comparison_svg
 from benchmarks.report.intervals import gains_table
@@ -212,7 +212,7 @@ def _report(suite: Suite, places: Places, readmes: Sequence[Path] = ()) -> int:
         if lines:
             console.print(to_terminal(title, header, lines, left=left))
             console.print()
-    paths = write_report(report, places.report)
+    paths = [*write_report(report, places.report), *write_extras(report, places.report, places.records)]
     for readme in readmes:
         if not readme.is_file():
             raise UserError("no such file", "give the file that holds the markers", file=readme, field="--readme", exit_code=2)

@@ -9,11 +9,13 @@ comparing.py          is A better than B: a sentence and tables
 comparison_figure.py  the same as an SVG
 gains.py              gains over the own baseline; published beside measured where the data are declared to be the papers'
 published.py          the papers' own numbers, in tables of their own
-writing.py            REPORT.md, results.csv, the marked part of a README
+objects.py, costs.py  outlines and objects of whole scenes; cost
+page/                 report.html
+writing.py            REPORT.md, results.csv, results.tex, the marked part of a README
 """
 
 from benchmarks.report.rows import Report, Row, collect
-from benchmarks.report.writing import insert_into, leak_warning, marked_suites, report_markdown, results_block, write_report
+from benchmarks.report.writing import insert_into, leak_warning, marked_suites, report_markdown, results_block, write_extras, write_report
 
 __all__ = [
     "Report",
@@ -24,5 +26,6 @@ __all__ = [
     "marked_suites",
     "report_markdown",
     "results_block",
+    "write_extras",
     "write_report",
 ]

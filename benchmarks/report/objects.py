@@ -23,7 +23,8 @@ _COLUMNS: Final = (
     (r"object_false_alarms_per_km2_(coverage.+)", "false alarms per km2, {}"),
     (r"panoptic_quality", "PQ"),
 )
-_OF_CLASS: Final = re.compile(r"object_recall_(coverage[\d.]+)_((\d+)(?:-\d+m2|m2-))")
+OF_CLASS: Final = re.compile(r"object_recall_(coverage[\d.]+)_((\d+)(?:-\d+m2|m2-))")
+"""Recall of a class of area: rule, class, its lower end."""
 
 
 def objects_markdown(report: Report) -> str:
@@ -38,7 +39,7 @@ def objects_markdown(report: Report) -> str:
         return ""
     lines = [[row.spec.name, seeds_cell(row), *(with_spread(row.score(name)) for name in columns.values())] for row in rows]
     parts = ["## Outlines and objects\n", to_markdown(["name", "seeds", *columns], lines, left=1), EXPLANATION]
-    classes = sorted((int(match[3]), match[1], match[2], name) for name in names if (match := _OF_CLASS.fullmatch(name)))
+    classes = sorted((int(match[3]), match[1], match[2], name) for name in names if (match := OF_CLASS.fullmatch(name)))
     known = [item for item in classes if any(not math.isnan(row.score(item[3]).mean) for row in rows)]
     if known:
         header = ["name", *(f"{of_class.replace('m2', ' m2').strip()}" for _, _, of_class, _ in known)]

@@ -111,7 +111,7 @@ def published_markdown(published: Published, declared: str | None = None) -> str
     ]
     for group in published.groups:
         columns = [name for name in published.columns if any(name in row.values for row in group.rows)]
-        lines = [[row.method, *(_cell(row.values.get(name)) for name in columns), ", ".join(row.sources)] for row in group.rows]
+        lines = [[row.method, *(cell(row.values.get(name)) for name in columns), ", ".join(row.sources)] for row in group.rows]
         parts.append(f"**Group {group.id}: {group.title}**\n")
         parts.append(to_markdown(["method", *(published.columns[name] for name in columns), "source"], lines, left=1))
         parts += [f"{row.method}: {row.note}\n" for row in group.rows if row.note]
@@ -119,7 +119,8 @@ def published_markdown(published: Published, declared: str | None = None) -> str
     return "\n".join(parts)
 
 
-def _cell(value: Value | None) -> str:
+def cell(value: Value | None) -> str:
+    """A value as it is printed: derived ones in italics, recalled ones with a dagger."""
     if value is None:
         return NOTHING
     text = value.text.replace("~", "≈ ")

@@ -184,6 +184,33 @@ def to_markdown(header: Sequence[str], lines: Sequence[Sequence[str]], *, left: 
     return "\n".join([cells(header), rule, *map(cells, lines)]) + "\n"
 
 
+def to_latex(header: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """A LaTeX table (package booktabs) whose columns from number `left` on are numbers."""
+    # A backslash first: the escapes of the others bring their own.
+    escapes = {
+        "\\": r"\textbackslash{}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+    escapes |= {"±": r"$\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$"}
+
+    def cells(values: Sequence[str]) -> str:
+        return " & ".join("".join(escapes.get(sign, sign) for sign in value) for value in values) + r" \\"
+
+    columns = "l" * left + "r" * (len(header) - left)
+    body = [
+        r"\begin{tabular}{" + columns + "}",
+        r"\toprule",
+        cells(header),
+        r"\midrule",
+        *map(cells, lines),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(body) + "\n"
+
+
 def to_terminal(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> Table:
     """The same table for rich."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")

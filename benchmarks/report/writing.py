@@ -14,6 +14,7 @@ from benchmarks.report.costs import costs_markdown
 from benchmarks.report.gains import declared_set, gains_markdown
 from benchmarks.report.intervals import intervals_markdown
 from benchmarks.report.objects import objects_markdown
+from benchmarks.report.page import page_html
 from benchmarks.report.published import load_published, published_markdown
 from benchmarks.report.rows import Report
 from benchmarks.report.tables import (
@@ -27,6 +28,7 @@ from benchmarks.report.tables import (
     results_csv,
     results_table,
     seeds_table,
+    to_latex,
     to_markdown,
 )
 from benchmarks.report.uncertainty import uncertainty
@@ -106,7 +108,7 @@ def report_markdown(report: Report) -> str:
         "## Each run\n",
         to_markdown(header, lines, left=3),
         "## Protocol and data\n",
-        _protocol(report),
+        protocol_markdown(report),
         published_markdown(load_published(), declared_set(report)),
     ]
     return "\n".join(part for part in parts if part).rstrip("\n") + "\n"
@@ -139,7 +141,8 @@ def _data_lines(data: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _protocol(report: Report) -> str:
+def protocol_markdown(report: Report) -> str:
+    """Budget, data, code, machine and software of the records, as a list."""
     budget = report.suite.budget
     windows = budget.batch_size * budget.accumulate
     lines = [
@@ -190,6 +193,24 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     paths = [folder / "REPORT.md", folder / "results.csv"]
     write_text(paths[0], report_markdown(report))
     write_text(paths[1], results_csv(report))
+    return paths
+
+
+def write_extras(report: Report, folder: Path, records: Path) -> list[Path]:
+    """Write report.html and results.tex, which no record of the repository needs.
+
+    Args:
+        report: From `collect` with the folder of the records.
+        folder: Where to write.
+        records: Folder of the records.
+
+    Returns:
+        Their paths.
+    """
+    paths = [folder / "report.html", folder / "results.tex"]
+    write_text(paths[0], page_html(report, records))
+    header, lines = results_table(report)
+    write_text(paths[1], to_latex(header, lines, left=3))
     return paths
 
 

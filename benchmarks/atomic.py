@@ -22,6 +22,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails for want of space names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """One way to tell users what is wrong with their input: file, field, value, remedy; one line, no traceback."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -64,6 +65,12 @@ def exit_with(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | N
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         code = error.exit_code
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}the disk is full; free some space and run the same command again, what is finished is kept", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

@@ -1,8 +1,10 @@
 """Leases: one holder at a time, whoever is killed; and several runners on one suite, each key once."""
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +42,9 @@ from benchmarks.runner import Places
 from tests.benchmarks.running import run, spec
 print(run([spec(method, int(seed)) for method, seed in (item.split(":") for item in sys.argv[2:])], Places(Path(sys.argv[1]), "s"))[1])
 """
+FULL = "from datamodules.errors import exit_with\n" + "\n".join(
+    ["def main(arguments):", *(f"    {line}" for line in RUNNER.strip().splitlines()), "    return 0", "exit_with(main)"]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +146,38 @@ def test_runners_that_are_killed_at_any_moment_leave_no_half_and_no_double_run(t
     # Whoever was orphaned went on, and was waited for.
     assert [attempts(places, item) for item in specs] == [1] * 8
     assert not list(places.records.glob(".*"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("this machine mounts nothing")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_the_suite_with_a_clear_line_and_spoils_nothing(small_disk):
+    command = [sys.executable, "-c", FULL, str(small_disk), "ok:0", "ok:1"]
+    first = subprocess.run([*command[:-1]], capture_output=True, text=True, check=False, timeout=60)
+    assert first.returncode == 0
+    places = Places(small_disk, "s")
+    kept = {path: path.read_bytes() for path in places.records.iterdir()}
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert second.returncode == 1
+    assert "error: " in second.stderr
+    assert "the disk is full" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert {path: path.read_bytes() for path in places.records.iterdir()} == kept
+    ballast.unlink()
+    third = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert third.returncode == 0, third.stderr
+    assert load_records(places.records).keys() == {spec("ok", 0).key, spec("ok", 1).key}

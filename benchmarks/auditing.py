@@ -16,7 +16,7 @@ from datamodules.errors import UserError
 from datamodules.scene import MANIFEST, Scene, fingerprint, read_manifest, read_scenes, write_manifest
 
 if TYPE_CHECKING:
-    from datamodules.audit import AuditReport
+    from datamodules.findings import AuditReport
 
 VERSION: Final = 1
 """Of the summary; raised when what is kept or what the audit looks for changes, so that older summaries are made anew."""

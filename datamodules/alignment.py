@@ -7,7 +7,7 @@ another grid are warped by nearest neighbour, since classes have no mean.
 Elevations become metres by the unit that the manifest states (`dem_unit`), else by the file's own. Before anything is warped, the part of
 the model under the image is read once: a value that no planet's ground has (below -12,000 m or above 22,500 m; the Earth spans -11,000 to
 8,850, Mars -8,200 to 21,900), a usual sentinel (-9999, -32768, ...) and the end of an integer type are an error unless the
-file's tag or `dem_nodata` says what they are. A single -3.4e38 would otherwise spread over the kernel of the warp.
+file's tag or `dem_nodata` says what they are; so is 0 in a model of which all else is 50 m above it. A single -3.4e38 would otherwise spread over the kernel of the warp.
 """
 
 import math
@@ -16,15 +16,14 @@ from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, same_crs
+from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, require_invertible, same_crs, transform_points
 from datamodules.imagery import nodata_of
 from datamodules.overrides import METRES_PER_UNIT, Nodata, Overrides
 
@@ -47,6 +46,7 @@ _UNIT_TAGS: Final = {
 _ASSIGN_CRS: Final = "assign it with `gdal_edit.py -a_srs EPSG:CODE`"
 _STRIP_ROWS: Final = 256
 _SAME_PIXEL: Final = 1e-3
+_CLIFF_M: Final = 50.0  # where a model reaches the sea, some of its pixels are lower
 _WARP_TOLERANCE: Final = 0.01
 _KERNEL: Final = 4  # pixels of the source around the image that a cubic warp may use, and some
 
@@ -87,7 +87,7 @@ class AlignedRaster:
     fill: ClassVar[float]
 
     def __init__(self, path: Path, grid: Grid, margin: int, resampling: Resampling, nodata: Nodata = None) -> None:
-        self.path = path
+        self.path, self._grid = path, grid
         self._source = open_raster(path)
         tag = self._believed(self._source.nodata)
         self.nodata_tag = nodata_of(nodata, tag, self._source.dtypes[0], path, f"{self.role}_nodata")
@@ -98,6 +98,7 @@ class AlignedRaster:
             self._require_pixels_of(grid)
             offset: tuple[int, int] | None = (0, 0)
         else:
+            require_invertible(self._source, path, self.role)
             _check_overlap(self._source, path, grid, self.role)
             offset = _offset(grid, self._source)
         probe(self._source, path)
@@ -151,6 +152,18 @@ class AlignedRaster:
         """The nodata value of the file, or None where its tag cannot be meant."""
         return nodata
 
+    @property
+    def coverage(self) -> float:
+        """Share of the image's extent that lies within the extent of this raster, in [0, 1]."""
+        if self._source.crs is None:
+            return 1.0
+        points = outline_in(self._source, self._grid.crs)
+        (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
+        image_left, image_bottom, image_right, image_top = self._grid.bounds
+        across = (min(right, image_right) - max(left, image_left)) / (image_right - image_left)
+        down = (min(top, image_top) - max(bottom, image_bottom)) / (image_top - image_bottom)
+        return max(0.0, float(across)) * max(0.0, float(down))
+
     def read(self, row: int, column: int, height: int, width: int) -> Array:
         """Values of a window whose upper left pixel is (row, column) of the image; (height, width), `fill` where there is no data."""
         top, left = row + self._row, column + self._column
@@ -203,7 +216,7 @@ class ElevationModel(AlignedRaster):
 
     def __init__(self, path: Path, grid: Grid, margin: int, resampling: DemResampling, overrides: Overrides) -> None:
         super().__init__(path, grid, margin, Resampling[resampling], overrides.dem_nodata)
-        self._grid, self._margin, self._vouched = grid, margin, overrides.dem_nodata == "none"
+        self._margin, self._vouched = margin, overrides.dem_nodata == "none"
         source = self._source
         bands = [use for use in source.colorinterp if use != ColorInterp.alpha]
         if len(bands) != 1 or np.dtype(source.dtypes[0]).kind not in "uif":
@@ -221,7 +234,7 @@ class ElevationModel(AlignedRaster):
             metres = source.crs.linear_units_factor[1]
             return math.hypot(at.a, at.d) * metres, math.hypot(at.b, at.e) * metres
         x, y = at.c + at.a * source.width / 2 + at.b * source.height / 2, at.f + at.d * source.width / 2 + at.e * source.height / 2
-        east, north = transform_points(source.crs, grid.crs, [x, x + at.a, x + at.b], [y, y + at.d, y + at.e])[:2]
+        east, north = transform_points(source.crs, grid.crs, [x, x + at.a, x + at.b], [y, y + at.d, y + at.e])
         metres = grid.crs.linear_units_factor[1]
         first, second = (math.hypot(east[end] - east[0], north[end] - north[0]) * metres for end in (1, 2))
         return first, second
@@ -252,9 +265,9 @@ class ElevationModel(AlignedRaster):
         """Read the part under the image once, from top to bottom.
 
         Raises:
-            UserError: Values that are no elevations, or no elevation at all.
+            UserError: Values that are no elevations, gaps of 0, or no elevation at all.
         """
-        found = False
+        found, zeros, lowest = False, 0, math.inf
         low, high = ELEVATION_RANGE_M
         counts: dict[float, int] = {}
         for window in self._strips_under_image():
@@ -266,6 +279,8 @@ class ElevationModel(AlignedRaster):
                 known &= ~np.isnan(raw)
             found |= bool(known.any())
             metres = raw * np.float64(self._scale) + self._shift
+            ground = np.abs(metres[known & (raw != 0)])
+            zeros, lowest = zeros + int((known & (raw == 0)).sum()), min(lowest, float(ground.min(initial=math.inf)))
             strange = known & ((metres < low) | (metres > high))
             if not self._vouched:
                 for sentinel in self._sentinels():
@@ -283,6 +298,7 @@ class ElevationModel(AlignedRaster):
                 file=self.path,
                 field="dem",
             )
+        self._require_no_gaps_of_zero(zeros, lowest)
         if not found or not self._reaches_image():
             raise UserError(
                 "has no data anywhere in the image",
@@ -290,6 +306,16 @@ class ElevationModel(AlignedRaster):
                 file=self.path,
                 field="dem nodata",
                 value=self.nodata_tag,
+            )
+
+    def _require_no_gaps_of_zero(self, zeros: int, lowest: float) -> None:
+        """Refuse zeros among ground that is far above: some programs fill gaps with 0 and tag nothing."""
+        if zeros and _CLIFF_M < lowest < math.inf and not self._vouched:
+            raise UserError(
+                f"{zeros} pixels hold 0, and no other is within {lowest:,.0f} m of it: they seem to hold no data",
+                "state it in column dem_nodata of scenes.csv (dem_nodata = 0, or none if it is true)",
+                file=self.path,
+                field="dem",
             )
 
     def _sentinels(self) -> list[float]:
@@ -311,8 +337,7 @@ class ElevationModel(AlignedRaster):
             along = np.linspace(0, 1, 33)
             x_0, y_0, x_1, y_1 = wide.bounds
             x, y = (part.ravel() for part in np.meshgrid(x_0 + along * (x_1 - x_0), y_0 + along * (y_1 - y_0)))
-            if not same_crs(wide.crs, self._source.crs):
-                x, y = (np.asarray(part) for part in transform_points(wide.crs, self._source.crs, x, y)[:2])
+            x, y = transform_points(wide.crs, self._source.crs, x, y)
             if np.isfinite(x).all() and np.isfinite(y).all():
                 at = ~self._source.transform
                 columns, rows = at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f
@@ -340,7 +365,7 @@ def _check_overlap(dataset: DatasetReader, path: Path, grid: Grid, role: str) ->
         )
     try:
         points = outline_in(dataset, grid.crs)
-    except (CRSError, RasterioError) as error:
+    except ProjError as error:
         raise UserError("cannot be brought into the image's coordinate system", "check both", file=path, field=f"{role} crs") from error
     (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
     image_left, image_bottom, image_right, image_top = grid.bounds

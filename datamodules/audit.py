@@ -7,17 +7,16 @@ label are compared. Windows on the same ground are compared by their labels alon
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from rasterio.warp import transform as transform_points
-from rasterio.warp import transform_bounds
-from rich.console import Console
-from rich.table import Table
+from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
@@ -25,7 +24,9 @@ from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.components import labelled
 from datamodules.duplicates import MARGIN, Anchors, find_anchors, find_copies
 from datamodules.errors import UserError
-from datamodules.grid import same_crs
+from datamodules.findings import REMEDIES, AuditReport, Finding
+from datamodules.grid import Grid, same_crs, transform_points
+from datamodules.label_raster import LabelRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.polygons import LabelPolygons
 from datamodules.reading import SceneReader
@@ -33,73 +34,11 @@ from datamodules.registration import ResidualShift, residual_shift
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]
+Value = TypeVar("Value", int, str)
 WINDOW: Final = 128
 CELL: Final = 32
 _MAX_PAIRS: Final = 2000
-_MOST_LISTED: Final = 12
-REMEDIES: Final = {
-    "unreadable": "mend or remove the file",
-    "overlap": "put both in one split, or split anew with `zoo-data split`",
-    "landslide": "put both in one split, or split anew with `zoo-data split`",
-    "duplicate": "remove one of them, or put both in one split",
-    "near-duplicate": "look at both; remove one, or put both in one split",
-    "empty": "check the label, its layer and the column label_layer",
-    "codes": "state what 255 is: landslide_values or ignore_values, a column of scenes.csv or an option",
-    "near": "widen the buffer with `zoo-data split --buffer-m`, or report the distance",
-    "alignment": "shift the elevation model, or check the georeference of both; compare with other scenes first",
-    "prevalence": "assign scenes with landslides to it",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing the audit found.
-
-    Args:
-        level: "leak" and "error" fail the audit, "warning" does not.
-        kind: Key of `REMEDIES`.
-        scenes: Names of the scenes concerned.
-        detail: What was found.
-        remedy: What to do about it.
-    """
-
-    level: Literal["leak", "error", "warning"]
-    kind: str
-    scenes: tuple[str, ...]
-    detail: str
-    remedy: str
-
-
-@dataclass
-class AuditReport:
-    """Result of an audit; `plain()` is JSON-able.
-
-    Args:
-        findings: What was found.
-        splits: Per split: scenes, labelled and landslide pixels, prevalence (None where nothing is labelled).
-        distance_m: "train-test" and so on: smallest distance between labelled areas in metres; a lower bound,
-            to within a pixel below `near_m`, by boxes in cells of 32 pixels beyond. Scenes of unknown place have none.
-        alignment: Per scene with an elevation model: `x_m`, `y_m` by which it lies too far east and north (None where that cannot be
-            told), `confidence`, `dem_pixel_m`, and `no_dem`, the share of image pixels without elevation.
-    """
-
-    findings: list[Finding] = field(default_factory=list)
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    distance_m: dict[str, float] = field(default_factory=dict)
-    alignment: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        """No leak, and every file could be read."""
-        return all(finding.level == "warning" for finding in self.findings)
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values."""
-        return {"passed": self.passed, **asdict(self)}
-
-    def add(self, level: Literal["leak", "error", "warning"], kind: str, scenes: tuple[str, ...], detail: str) -> None:
-        """Add a finding with the remedy of its kind."""
-        self.findings.append(Finding(level, kind, scenes, detail, REMEDIES[kind]))
+_WHOLE: Final = 0.99
 
 
 @dataclass
@@ -155,12 +94,33 @@ def _take_stock(scene: Scene, first: SceneReader | None, rules: LabelRules) -> _
                     at, to = grid.transform_at(*corner), grid.transform_at(other[0] + 1, other[1] + 1)
                     bounds = at.c, to.f, to.c, at.f
                     if not same_crs(grid.crs, target):
-                        bounds = transform_bounds(grid.crs, target, *bounds)
+                        bounds = _bounds_in(grid, target, bounds)
                     made.cells.append((row + top, column + left))
                     made.boxes.append(tuple(np.array(bounds) * target.linear_units_factor[1]))
     made.shift = residual_shift(reader)
     reader.close()
     return made
+
+
+def _bounds_in(grid: Grid, target: CRS, bounds: Sequence[float]) -> tuple[float, float, float, float]:
+    """A small box of a scene in another coordinate system: that of its corners.
+
+    Raises:
+        UserError: The systems have no place in common.
+    """
+    left, bottom, right, top = bounds
+    try:
+        x, y = transform_points(grid.crs, target, [left, right, left, right], [bottom, bottom, top, top])
+    except ProjError:
+        x = y = np.array([np.inf])
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise UserError(
+            "cannot be brought into the coordinate system of the scenes before it, so that distances cannot be told",
+            "check the system, or keep scenes of different planets in manifests of their own",
+            field="crs",
+            value=str(grid.crs)[:60],
+        )
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
 def audit(scenes: Sequence[Scene], *, near_m: float = 500.0, rules: LabelRules = DEFAULT_RULES) -> AuditReport:
@@ -175,6 +135,8 @@ def audit(scenes: Sequence[Scene], *, near_m: float = 500.0, rules: LabelRules =
         The report; nothing is raised for what is wrong with the data.
     """
     report, stock = AuditReport(), list[_Inventory]()
+    bands: dict[str, int] = {}
+    types: dict[str, str] = {}
     for scene in scenes:
         try:
             made = _take_stock(scene, next((one.reader for one in stock if one.reader.grid.placed), None), rules)
@@ -182,13 +144,43 @@ def audit(scenes: Sequence[Scene], *, near_m: float = 500.0, rules: LabelRules =
         except UserError as error:
             report.findings.append(Finding("error", "unreadable", (scene.name,), error.problem, error.remedy or REMEDIES["unreadable"]))
             continue
+        if not made.pixels:
+            report.add("error", "image", (scene.name,), f"{scene.image}: has no data anywhere")
         _alignment(report, made)
+        bands[scene.name], types[scene.name] = made.reader.num_bands, made.reader.image_dtype
         if scene.split != "predict":
             stock.append(made)
+    report.findings += mixed_bands(bands)
+    report.findings += _mixed_types(types)
     _prevalence(report, stock)
     _ground(report, stock, near_m)
     _duplicates(report, stock)
     return report
+
+
+def mixed_bands(bands: Mapping[str, int]) -> list[Finding]:
+    """Images with another number of bands than most, which no training takes.
+
+    Args:
+        bands: Number by scene.
+    """
+    usual, others = _unlike_most(bands)
+    return [
+        Finding("error", "bands", names, f"images have {number} bands, most have {usual}", REMEDIES["bands"]) for number, names in others
+    ]
+
+
+def _mixed_types(types: Mapping[str, str]) -> list[Finding]:
+    """Images with another type of values than most: digital numbers of 8 and of 16 bits have no common scale."""
+    usual, others = _unlike_most(types)
+    return [Finding("warning", "types", names, f"images hold {own} values, most hold {usual}", REMEDIES["types"]) for own, names in others]
+
+
+def _unlike_most(values: Mapping[str, Value]) -> tuple[Value | None, list[tuple[Value, tuple[str, ...]]]]:
+    """The most frequent value, and the scenes of each other one."""
+    usual = Counter(values.values()).most_common(1)[0][0] if values else None
+    others = sorted(set(values.values()) - {usual})
+    return usual, [(other, tuple(name for name, own in values.items() if own == other)) for other in others]
 
 
 def _alignment(report: AuditReport, made: _Inventory) -> None:
@@ -207,14 +199,17 @@ def _alignment(report: AuditReport, made: _Inventory) -> None:
 
 
 def _label(report: AuditReport, one: _Inventory) -> None:
-    """A label without any landslide that may be a mistake."""
-    labels = one.reader.opened_labels()
+    """A label that lies beside its image, or without any landslide, that may be a mistake."""
+    labels, name = one.reader.opened_labels(), one.reader.scene.name
+    if labels is not None and isinstance(labels.source, LabelRaster) and labels.source.coverage < _WHOLE:
+        detail = f"the label covers {100 * labels.source.coverage:.0f} % of the image; the rest is ignored"
+        report.add("warning", "cover", (name,), detail)
     if labels is not None and not one.landslide:
         if isinstance(labels.source, LabelPolygons):
             if not len(labels.source.shapes):
-                report.add("warning", "empty", (one.reader.scene.name,), "the label layer holds no polygon")
+                report.add("warning", "empty", (name,), "the label layer holds no polygon")
         elif labels.source.unstated_ignore():
-            report.add("warning", "codes", (one.reader.scene.name,), "the label holds 255, which counts as ignore, and no landslide")
+            report.add("warning", "codes", (name,), "the label holds 255, which counts as ignore, and no landslide")
     one.reader.close()
 
 
@@ -227,6 +222,8 @@ def _prevalence(report: AuditReport, stock: Sequence[_Inventory]) -> None:
         report.splits[split] = {"scenes": len(own), "labelled": labels, "landslide": landslide, "prevalence": share}
         if not landslide:
             report.add("warning", "prevalence", (), f"split {split} holds no landslide")
+        elif landslide == labels:
+            report.add("warning", "prevalence", (), f"split {split} holds nothing but landslide")
 
 
 def _ground(report: AuditReport, stock: Sequence[_Inventory], near_m: float) -> None:
@@ -310,7 +307,7 @@ def _shared(one: _Inventory, other: _Inventory, cell: tuple[int, int]) -> tuple[
     at = grid.transform_at(row, column)
     x, y = np.meshgrid(at.c + (np.arange(size) + 0.5) * at.a, at.f + (np.arange(size) + 0.5) * at.e)
     if not same_crs(grid.crs, theirs.crs):
-        x, y = (np.reshape(part, x.shape) for part in transform_points(grid.crs, theirs.crs, x.ravel(), y.ravel())[:2])
+        x, y = (np.reshape(part, x.shape) for part in transform_points(grid.crs, theirs.crs, x.ravel(), y.ravel()))
     columns = np.floor((x - theirs.transform.c) / theirs.transform.a + 1e-6).astype(np.int64)
     rows = np.floor((y - theirs.transform.f) / theirs.transform.e + 1e-6).astype(np.int64)
     inside = (columns >= 0) & (columns < theirs.width) & (rows >= 0) & (rows < theirs.height)
@@ -356,43 +353,3 @@ def _same_ground(stock: Sequence[_Inventory], one: tuple[int, int, int], other: 
     at, to = first.transform_at(row, column), second.transform_at(next_row, next_column)
     over = at.c < to.c + WINDOW * to.a and to.c < at.c + WINDOW * at.a and at.f > to.f + WINDOW * to.e and to.f > at.f + WINDOW * at.e
     return bool(over and same_crs(first.crs, second.crs))
-
-
-def print_report(report: AuditReport, console: Console | None = None) -> None:
-    """Print a report as tables."""
-    out = console or Console()
-    if not out.is_terminal:
-        out.width = max(out.width, 140)
-    table = Table(title="Findings")
-    for column in ("level", "kind", "scenes", "what", "remedy"):
-        table.add_column(column, overflow="fold")
-    for finding in report.findings:
-        table.add_row(finding.level, finding.kind, ", ".join(finding.scenes), finding.detail, finding.remedy)
-    if report.findings:
-        out.print(table)
-    _print_alignment(report, out)
-    for split, counts in report.splits.items():
-        share = "-" if counts["prevalence"] is None else f"{100 * counts['prevalence']:.2f} %"
-        out.print(f"{split}: {counts['scenes']} scenes, prevalence {share}", markup=False)
-    for pair, distance in report.distance_m.items():
-        out.print(f"{pair}: at least {distance:,.0f} m apart", markup=False)
-    out.print("passed" if report.passed else "FAILED: see the findings above")
-
-
-def _print_alignment(report: AuditReport, console: Console) -> None:
-    """Print the largest shifts and gaps of elevation models."""
-    if not report.alignment:
-        return
-    told = sum(entry["x_m"] is not None for entry in report.alignment.values())
-    table = Table(title=f"Elevation models on their images: shift told in {told} of {len(report.alignment)} scenes; the largest first")
-    table.add_column("scene", overflow="fold")
-    for column in ("east m", "north m", "windows that agree", "DEM pixel m", "no DEM"):
-        table.add_column(column, justify="right")
-
-    def size(item: tuple[str, dict[str, Any]]) -> tuple[float, float]:
-        return -np.hypot(item[1]["x_m"], item[1]["y_m"]) if item[1]["x_m"] is not None else 0.0, -item[1]["no_dem"]
-
-    for name, entry in sorted(report.alignment.items(), key=size)[:_MOST_LISTED]:
-        shift = ("cannot be told", "") if entry["x_m"] is None else (f"{entry['x_m']:.3g}", f"{entry['y_m']:.3g}")
-        table.add_row(name, *shift, f"{100 * entry['confidence']:.0f} %", f"{entry['dem_pixel_m']:.4g}", f"{100 * entry['no_dem']:.2f} %")
-    console.print(table)

@@ -237,7 +237,8 @@ def _preview(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Audit a data set."""
-    from datamodules.audit import audit, print_report  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
+    from datamodules.audit import audit  # noqa: PLC0415 - OpenCV, scipy, shapely and rasterio
+    from datamodules.findings import print_report  # noqa: PLC0415 - as the others
     from datamodules.overrides import regridded  # noqa: PLC0415 - as the others
     from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
 

@@ -12,6 +12,7 @@ import hashlib
 import math
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,6 @@ from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from datamodules.errors import UserError
@@ -40,6 +40,8 @@ _CELL_M: Final = 100_000.0
 _CELLS: Final = 2**20
 _SAME_SIZE: Final = 0.01
 _MOST_STRETCH: Final = 1.05  # UTM stays below 1.001, the Mars tiles of 14 degrees south at 1.033, Web Mercator passes it at 18 degrees
+_PIXEL_M: Final = (0.001, 1000.0)
+_MOST_OBLONG: Final = 10.0
 _EDGE_POINTS: Final = 65
 _EARTH_RADIUS_M: Final = 6_378_137.0
 _ENDS: Final = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
@@ -154,12 +156,28 @@ def outline_in(dataset: DatasetReader, crs: CRS) -> Array:
     """`outline` in another coordinate system; infinite where that cannot be.
 
     Raises:
-        CRSError, RasterioError: There is no way from one system to the other.
+        ProjError: There is no way from one system to the other.
     """
     points = outline(dataset)
-    if same_crs(dataset.crs, crs):
-        return points
-    return np.column_stack(transform_points(dataset.crs, crs, points[:, 0], points[:, 1])[:2])
+    return np.column_stack(transform_points(dataset.crs, crs, points[:, 0], points[:, 1]))
+
+
+def transform_points(source: CRS, target: CRS, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array]:
+    """Points in another coordinate system, float64; infinite where that does not reach, as with metres that are taken for degrees.
+
+    Raises:
+        ProjError: There is no way from one system to the other, as between planets.
+    """
+    if same_crs(source, target):
+        return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    east, north = _transformer(source.to_wkt(), target.to_wkt()).transform(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    return np.asarray(east), np.asarray(north)
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> pyproj.Transformer:
+    """Between two systems, x before y in both; finding the way takes milliseconds."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def image_grid(dataset: DatasetReader, path: Path, overrides: Overrides) -> Grid:
@@ -171,24 +189,64 @@ def image_grid(dataset: DatasetReader, path: Path, overrides: Overrides) -> Grid
         overrides: What the user states about it.
 
     Raises:
-        UserError: No georeference and no stated resolution, one that contradicts the file, or a grid that is not north up in metres.
+        UserError: No georeference and no stated resolution, one that contradicts the file, a grid that is not north up in metres, or
+            pixels of no size or of one that no image has.
     """
     if not georeferenced(dataset):
         return _unplaced(dataset, path, overrides.resolution_m)
+    require_invertible(dataset, path)
     problem = _unsuitable(dataset)
     if problem is None:
         metres, at = dataset.crs.linear_units_factor[1], dataset.transform
         grid = Grid(dataset.crs, at, dataset.width, dataset.height, (at.a * metres, -at.e * metres))
+        _require_pixel_size(grid, path)
     elif overrides.regrid in (None, REFUSE):
         field, value = ("transform", tuple(dataset.transform)[:6]) if "rotated" in problem else ("crs", str(dataset.crs)[:60])
         raise UserError(problem, _REMEDY_REGRID, file=path, field=field, value=value)
     else:
         grid = _laid_over(dataset, path, _metric_crs(dataset, path, str(overrides.regrid)))
+        _require_pixel_size(grid, path)
     stated = overrides.resolution_m
     if stated is not None and any(abs(size / stated - 1) > _SAME_SIZE for size in grid.pixel_size):
         sizes = " x ".join(f"{size:.6g}" for size in grid.pixel_size)
         raise UserError(f"the file's georeference says {sizes} m", "leave the column empty", file=path, field="resolution_m", value=stated)
     return grid
+
+
+def require_invertible(dataset: DatasetReader, path: Path, role: str = "") -> None:
+    """Refuse a geotransform by which no pixel has a place.
+
+    Args:
+        dataset: The open raster, with a coordinate system.
+        path: Its file.
+        role: What it is to the scene, for the message; "" for the image.
+
+    Raises:
+        UserError: Numbers that are not finite, or pixels without area.
+    """
+    at = dataset.transform
+    if not (np.isfinite(tuple(at)).all() and at.determinant):
+        raise UserError(
+            "gives pixels no place or no area",
+            "mend it with `gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM`",
+            file=path,
+            field=f"{role} transform".strip(),
+            value=tuple(float(part) for part in at[:6]),
+        )
+
+
+def _require_pixel_size(grid: Grid, path: Path) -> None:
+    """Refuse pixels in which no landslide could be seen, or that no camera has: a slip of units or of the geotransform."""
+    small, large = sorted(grid.pixel_size)
+    if small < _PIXEL_M[0] or large > _PIXEL_M[1] or large > _MOST_OBLONG * small:
+        raise UserError(
+            f"makes pixels of {grid.pixel_size[0]:.6g} x {grid.pixel_size[1]:.6g} m, which cannot be meant",
+            f"check the unit and the geotransform; sides may be from {_PIXEL_M[0]:g} to {_PIXEL_M[1]:g} m, "
+            f"one at most {_MOST_OBLONG:g} times the other",
+            file=path,
+            field="transform",
+            value=tuple(float(part) for part in grid.transform[:6]),
+        )
 
 
 def _unplaced(dataset: DatasetReader, path: Path, resolution_m: float | None) -> Grid:
@@ -303,7 +361,7 @@ def _laid_over(dataset: DatasetReader, path: Path, crs: CRS) -> Grid:
         top_left, top_right, bottom_left, bottom_right = (
             points[edge * _EDGE_POINTS - shift] for edge, shift in ((0, 0), (1, 1), (1, 0), (2, 1))
         )
-    except (CRSError, RasterioError) as error:
+    except ProjError as error:
         raise UserError(
             "cannot be brought into the stated system", "give another", file=path, field="regrid", value=str(crs)[:60]
         ) from error

@@ -3,7 +3,7 @@
 A pixel has no data where one of these says so: an alpha band (0; it is no band of the image), a mask band or mask file, the nodata value
 (the tag of each band, or `image_nodata` of the manifest instead), a value that is not finite. The nodata value must be in all bands of
 an image of 8 bits, in which a single 0 or 255 may be a colour; in others one band with it suffices, since it is no measurement.
-Beyond 1e30 nothing was measured: an untagged -3.4e38 is an error that asks for `image_nodata`.
+Beyond 1e15 nothing was measured: an untagged -3.4e38 is an error that asks for `image_nodata`.
 """
 
 from pathlib import Path
@@ -22,7 +22,9 @@ from datamodules.overrides import Nodata, Overrides
 
 Array = npt.NDArray[Any]
 _WARP_TOLERANCE: Final = 0.01
-_NO_MEASUREMENT: Final = 1e30
+_NO_MEASUREMENT: Final = 1e15
+_FEW: Final = 4
+"""Rows or columns of no image, but bands of most."""
 
 
 def value_of_type(nodata: float | None, dtype: str) -> float | None:
@@ -69,7 +71,7 @@ class ImageRaster:
         dtype: Type of its values, as numpy names it.
 
     Raises:
-        UserError: Not readable, colours of a palette, complex numbers, or a grid that is refused.
+        UserError: Not readable, colours of a palette, no band but alpha, complex numbers, swapped axes, or a grid that is refused.
     """
 
     def __init__(self, path: Path, overrides: Overrides, grid: Grid | None = None) -> None:
@@ -78,7 +80,16 @@ class ImageRaster:
         self._alpha = next((band for band, use in enumerate(source.colorinterp, start=1) if use == ColorInterp.alpha), None)
         self._bands = [band for band in source.indexes if band != self._alpha]
         self.num_bands, self.dtype = len(self._bands), source.dtypes[0]
-        if not self._bands or ColorInterp.palette in source.colorinterp:
+        if not self._bands:
+            raise UserError("holds an alpha band and nothing else", "give the file with the colours", file=path, field="image")
+        if self.num_bands > _FEW >= min(source.width, source.height):
+            raise UserError(
+                f"holds {self.num_bands} bands of {source.height} x {source.width} pixels (rows x columns)",
+                "its axes seem to be swapped: write it with bands first, as an array (bands, rows, columns)",
+                file=path,
+                field="image",
+            )
+        if ColorInterp.palette in source.colorinterp:
             raise UserError(
                 "holds colours of a palette, no bands", "convert it with `gdal_translate -expand rgb`", file=path, field="image"
             )

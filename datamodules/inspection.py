@@ -3,7 +3,6 @@
 Errors are what keeps training from reading a scene, and what cannot be meant: no data at all, images with other bands than most. Warnings are what was repaired or may be meant.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +14,9 @@ import pyogrio.raw
 import shapely
 
 from datamodules.alignment import NO_IMAGE
-from datamodules.audit import Finding
+from datamodules.audit import mixed_bands
 from datamodules.errors import UserError
+from datamodules.findings import Finding
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.overrides import regridded
 from datamodules.polygons import VECTOR_SUFFIXES
@@ -61,7 +61,7 @@ def inspect(root: Path, *, regrid: str = "refuse", rules: LabelRules = DEFAULT_R
     bands: dict[str, int] = {}
     for scene in scenes:
         found += _scene(scene, bands, rules)
-    found += _mixed_bands(bands)
+    found += mixed_bands(bands)
     broken = {name for finding in found if finding.level == "error" for name in finding.scenes}
     return [scene for scene in scenes if scene.name not in broken], _merged(found)
 
@@ -184,15 +184,6 @@ def _polygons(name: str, path: Path) -> Iterator[Finding]:
     if crossed:
         detail = f"{path}: {crossed} of {len(shapes)} polygons are invalid, such as self-intersecting"
         yield Finding("warning", "label", (name,), detail, "they are repaired as they are read; compare with the outlines that you mean")
-
-
-def _mixed_bands(bands: dict[str, int]) -> Iterator[Finding]:
-    """Images with other numbers of bands than most."""
-    usual = Counter(bands.values()).most_common(1)[0][0] if bands else 0
-    for number in sorted(set(bands.values()) - {usual}):
-        names = tuple(name for name, own in bands.items() if own == number)
-        detail = f"images have {number} bands, most have {usual}"
-        yield Finding("error", "bands", names, detail, "give all images the same bands")
 
 
 def _merged(found: Sequence[Finding]) -> list[Finding]:

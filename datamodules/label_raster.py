@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from datamodules.alignment import AlignedRaster
@@ -33,6 +33,9 @@ class LabelRaster(AlignedRaster):
         columns: What scenes.csv says of it.
         rules: What holds for the data set.
 
+    Raises:
+        UserError: As for any layer; columns for polygons, or several bands.
+
     Attributes:
         grades: Certainty of each grade, from grade 1 on; "" where none is stated.
         codes: Meaning of the raster's values.
@@ -56,6 +59,14 @@ class LabelRaster(AlignedRaster):
         self._grade_of = {float(BACKGROUND): BACKGROUND, **dict.fromkeys(self.codes.ignore, IGNORE)}
         self._grade_of |= {value: LANDSLIDE + self.grades.index(name) for value, name in self.codes.landslide.items()}
         super().__init__(path, grid, 0, Resampling.nearest)
+        bands = [use for use in self._source.colorinterp if use != ColorInterp.alpha]
+        if len(bands) != 1 or np.dtype(self._source.dtypes[0]).kind not in "uif":
+            raise UserError(
+                f"has {len(bands)} bands of {self._source.dtypes[0]}, so that it cannot be told which says where landslides are",
+                "give one band of classes, such as `gdal_translate -b 1` writes it",
+                file=path,
+                field="label",
+            )
         if self.nodata is not None and not math.isnan(self.nodata):
             self._grade_of[self.nodata] = IGNORE
         self._table = np.full(256, _UNKNOWN, dtype=np.uint8)

@@ -63,7 +63,7 @@ class SceneReader:
         self._label: SceneLabels | None = None
         self._kept: Layers | None = None
         image = ImageRaster(scene.image, scene.overrides)
-        self.grid, self.num_bands, self._image_dtype = image.grid, image.num_bands, image.dtype
+        self.grid, self.num_bands, self.image_dtype = image.grid, image.num_bands, image.dtype
         if image_channels is not None and self.num_bands != image_channels:
             raise UserError(
                 f"the image has {self.num_bands} bands",
@@ -113,7 +113,7 @@ class SceneReader:
             Bytes taken; 0 if the scene stays on disk.
         """
         margin, height, width = self._margin, self.grid.height, self.grid.width
-        pixel_bytes = self.num_bands * (1 if self._image_dtype == "uint8" else 4) + (5 if self.weighted else 1)
+        pixel_bytes = self.num_bands * (1 if self.image_dtype == "uint8" else 4) + (5 if self.weighted else 1)
         size = height * width * pixel_bytes + (height + 2 * margin) * (width + 2 * margin) * 4
         if size <= budget:
             image, missing = self.image(0, 0, height, width)

@@ -12,8 +12,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from datamodules.errors import UserError
 from datamodules.label_rules import NO_COLUMNS, LabelColumns
@@ -28,6 +29,8 @@ SPLITS: Final = ("train", "val", "test", "predict")
 _WHOLE_CONTENT_BYTES: Final = 64 * 2**20
 _SAMPLE_BYTES: Final = 2**20
 _SUFFIXES: Final = (".tif", ".tiff")
+_ALIKE: Final = 0.85
+"""Likeness from which on an unknown column is a slip: `dem_units` is 0.94, `label_file` 0.76."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,15 @@ def read_scenes(root: str | os.PathLike[str], problems: list[UserError] | None =
         UserError: Nothing there, or a row or file that is wrong.
     """
     path = Path(root)
+    try:
+        return _read(path, problems)
+    except OSError as error:
+        remedy = "ask for the right to read it, or copy the data"
+        raise UserError(f"cannot be read: {(error.strerror or str(error)).lower()}", remedy, file=error.filename or path) from error
+
+
+def _read(path: Path, problems: list[UserError] | None) -> list[Scene]:
+    """A manifest or a folder."""
     if path.is_file():
         return read_manifest(path, problems)
     if not path.exists():
@@ -83,7 +95,7 @@ def read_scenes(root: str | os.PathLike[str], problems: list[UserError] | None =
             "does not exist",
             "give the folder that holds scenes.csv, or make data with `zoo-data synthesize`",
             field="root",
-            value=str(root),
+            value=str(path),
         )
     if (path / MANIFEST).is_file():
         return read_manifest(path / MANIFEST, problems)
@@ -103,19 +115,18 @@ def read_manifest(path: Path, problems: list[UserError] | None = None) -> list[S
     Raises:
         UserError: A missing column, an empty or repeated name, an unknown split or a file that does not exist.
     """
+    problem = _unreadable(path)
+    if problem:
+        raise UserError(problem, "give a scenes.csv that you may read", file=path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError("is not UTF-8 text", f"write a CSV file with the columns {', '.join(COLUMNS)}", file=path) from error
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [column for column in COLUMNS[:5] if column not in (reader.fieldnames or [])]
-    if missing:
-        raise UserError("column is missing", f"the header must be {','.join(COLUMNS)}", file=path, field=missing[0])
     scenes: list[Scene] = []
-    for line, row in enumerate(reader, start=2):
-        values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, *OPTIONAL_COLUMNS)}
+    for line, row in _table(text, path):
         try:
-            scenes.append(_scene(values, path, line))
+            values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, *OPTIONAL_COLUMNS)}
+            scenes.append(_scene(values, path, line, row.get(None)))
         except UserError as error:
             _raise_or_gather(error, problems)
     for name, number in Counter(scene.name for scene in scenes).items():
@@ -128,8 +139,49 @@ def read_manifest(path: Path, problems: list[UserError] | None = None) -> list[S
     return scenes
 
 
-def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
-    """One row of the manifest, checked."""
+def _table(text: str, path: Path) -> list[tuple[int, dict[str | None, Any]]]:
+    """Rows of a manifest by column, each with its line.
+
+    Raises:
+        UserError: No table of comma-separated values, or a header without a column, with one twice, or with one that is misspelt.
+    """
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        header = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        _check_header(header, path)
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise UserError(
+            f"is no table: {error} (line {reader.line_num})", "close every quote, and separate cells by commas", file=path
+        ) from error
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    """Refuse a header that cannot be meant; columns of the user's own are welcome."""
+    missing = [column for column in COLUMNS[:5] if column not in header]
+    if missing:
+        given = f"has no such column, but {','.join(header)[:200]}" if header else "has no header"
+        raise UserError(given, f"its first line must be {','.join(COLUMNS)}, separated by commas", file=path, field=missing[0])
+    twice = [column for column, number in Counter(header).items() if number > 1]
+    if twice:
+        raise UserError("is there twice", "keep one of the columns", file=path, field="header", value=twice[0])
+    for column in header:
+        meant = [name for name in get_close_matches(column.lower(), OPTIONAL_COLUMNS, 1, _ALIKE) if name not in header]
+        if meant and column not in COLUMNS:
+            raise UserError("is no column that is read", f"write {meant[0]}, or rename it", file=path, field="header", value=column)
+
+
+def _scene(values: dict[str, str], manifest: Path, line: int, beyond: list[str] | None) -> Scene:
+    """One row of the manifest, checked; `beyond` are cells that have no column."""
+    if beyond is not None:
+        raise UserError(
+            f"has cells beyond the header (line {line})",
+            'put texts that hold commas in quotes, as "a,b"',
+            file=manifest,
+            field="scene",
+            value=values["scene"],
+        )
     if not values["scene"] or ":" in values["scene"]:
         raise UserError(
             f"is not a name (line {line})", "give each scene a unique name without ':'", file=manifest, field="scene", value=values["scene"]
@@ -147,13 +199,10 @@ def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
             paths[column] = None
             continue
         paths[column] = manifest.parent / values[column]
-        if not (manifest.parent / values[column]).is_file():
+        problem = _unreadable(manifest.parent / values[column])
+        if problem:
             raise UserError(
-                f"file does not exist (line {line})",
-                "paths are relative to the manifest",
-                file=manifest,
-                field=column,
-                value=values[column],
+                f"{problem} (line {line})", "paths are relative to the manifest", file=manifest, field=column, value=values[column]
             )
     image = paths["image"]
     assert image is not None
@@ -161,6 +210,19 @@ def _scene(values: dict[str, str], manifest: Path, line: int) -> Scene:
     labels = LabelColumns(*(values[column] for column in LABEL_COLUMNS))
     region = values["region"]
     return Scene(values["scene"], image, paths["dem"], paths["label"], values["split"], region, overrides=overrides, labels=labels)
+
+
+def _unreadable(path: Path) -> str | None:
+    """What keeps a file from being opened; None if nothing does."""
+    try:
+        if path.is_dir():
+            return "is a folder, no file"
+        if not path.is_file():
+            return "file does not exist"
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return f"cannot be opened: {(error.strerror or str(error)).lower()}"
 
 
 def read_folder(folder: Path, problems: list[UserError] | None = None) -> list[Scene]:

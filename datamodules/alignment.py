@@ -46,6 +46,7 @@ _UNIT_TAGS: Final = {
 _ASSIGN_CRS: Final = "assign it with `gdal_edit.py -a_srs EPSG:CODE`"
 _STRIP_ROWS: Final = 256
 _SAME_PIXEL: Final = 1e-3
+_EDGE: Final = 0.5  # pixels that a border may be off
 _CLIFF_M: Final = 50.0  # where a model reaches the sea, some of its pixels are lower
 _WARP_TOLERANCE: Final = 0.01
 _KERNEL: Final = 4  # pixels of the source around the image that a cubic warp may use, and some
@@ -154,15 +155,12 @@ class AlignedRaster:
 
     @property
     def coverage(self) -> float:
-        """Share of the image's extent that lies within the extent of this raster, in [0, 1]."""
+        """Share of the image that this raster covers, data or not, in [0, 1]; by 33 x 33 points."""
         if self._source.crs is None:
             return 1.0
-        points = outline_in(self._source, self._grid.crs)
-        (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
-        image_left, image_bottom, image_right, image_top = self._grid.bounds
-        across = (min(right, image_right) - max(left, image_left)) / (image_right - image_left)
-        down = (min(top, image_top) - max(bottom, image_bottom)) / (image_top - image_bottom)
-        return max(0.0, float(across)) * max(0.0, float(down))
+        columns, rows = _pixels_under(self._source, self._grid)
+        within = (columns > -_EDGE) & (columns < self._source.width + _EDGE) & (rows > -_EDGE) & (rows < self._source.height + _EDGE)
+        return float(within.mean())
 
     def read(self, row: int, column: int, height: int, width: int) -> Array:
         """Values of a window whose upper left pixel is (row, column) of the image; (height, width), `fill` where there is no data."""
@@ -333,14 +331,8 @@ class ElevationModel(AlignedRaster):
         height, width = self._source.height, self._source.width
         top, left, bottom, right = 0, 0, height, width
         if self._source.crs is not None:
-            wide = self._grid.widened(self._margin)
-            along = np.linspace(0, 1, 33)
-            x_0, y_0, x_1, y_1 = wide.bounds
-            x, y = (part.ravel() for part in np.meshgrid(x_0 + along * (x_1 - x_0), y_0 + along * (y_1 - y_0)))
-            x, y = transform_points(wide.crs, self._source.crs, x, y)
-            if np.isfinite(x).all() and np.isfinite(y).all():
-                at = ~self._source.transform
-                columns, rows = at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f
+            columns, rows = _pixels_under(self._source, self._grid.widened(self._margin))
+            if np.isfinite(columns).all() and np.isfinite(rows).all():
                 left, right = max(0, math.floor(columns.min()) - _KERNEL), min(width, math.ceil(columns.max()) + _KERNEL)
                 top, bottom = max(0, math.floor(rows.min()) - _KERNEL), min(height, math.ceil(rows.max()) + _KERNEL)
         return [Window(left, row, right - left, min(_STRIP_ROWS, bottom - row)) for row in range(top, bottom, _STRIP_ROWS)]
@@ -351,6 +343,20 @@ class ElevationModel(AlignedRaster):
             if not np.isnan(self.read(row, 0, min(_STRIP_ROWS, self._grid.height - row), self._grid.width)).all():
                 return True
         return False
+
+
+def _pixels_under(dataset: DatasetReader, grid: Grid) -> tuple[Array, Array]:
+    """Columns and rows of a raster at points spread over the image and its edges, float64; infinite where there is no way.
+
+    Raises:
+        ProjError: There is no way from one system to the other.
+    """
+    along = np.linspace(0, 1, 33)
+    left, bottom, right, top = grid.bounds
+    x, y = (part.ravel() for part in np.meshgrid(left + along * (right - left), bottom + along * (top - bottom)))
+    x, y = transform_points(grid.crs, dataset.crs, x, y)
+    at = ~dataset.transform
+    return at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f
 
 
 def _check_overlap(dataset: DatasetReader, path: Path, grid: Grid, role: str) -> None:
@@ -365,11 +371,23 @@ def _check_overlap(dataset: DatasetReader, path: Path, grid: Grid, role: str) ->
         )
     try:
         points = outline_in(dataset, grid.crs)
+        columns, rows = _pixels_under(dataset, grid)
     except ProjError as error:
         raise UserError("cannot be brought into the image's coordinate system", "check both", file=path, field=f"{role} crs") from error
+    # A model of half the globe holds the image, though its edges have no place in the image's system.
+    if ((columns > 0) & (columns < dataset.width) & (rows > 0) & (rows < dataset.height)).any():
+        return
+    if not np.isfinite(points).all():
+        at = dataset.transform
+        raise UserError(
+            f"its coordinates, such as ({at.c:.6g}, {at.f:.6g}), are none of its system, or none near the image",
+            "assign the right system with `gdal_edit.py -a_srs EPSG:CODE`",
+            file=path,
+            field=f"{role} crs",
+            value=str(dataset.crs)[:60],
+        )
     (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
     image_left, image_bottom, image_right, image_top = grid.bounds
-    # Written so that NaN and infinite bounds count as no overlap.
     if not (left < image_right and right > image_left and bottom < image_top and top > image_bottom):
         raise UserError(
             "does not overlap the image",

@@ -28,6 +28,7 @@ from datamodules.findings import REMEDIES, AuditReport, Finding
 from datamodules.grid import Grid, same_crs, transform_points
 from datamodules.label_raster import LabelRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
+from datamodules.overrides import REFUSE
 from datamodules.polygons import LabelPolygons
 from datamodules.reading import SceneReader
 from datamodules.registration import ResidualShift, residual_shift
@@ -200,14 +201,30 @@ def _alignment(report: AuditReport, made: _Inventory) -> None:
 
 def _label(report: AuditReport, one: _Inventory) -> None:
     """A label that lies beside its image, or without any landslide, that may be a mistake."""
-    labels, name = one.reader.opened_labels(), one.reader.scene.name
-    if labels is not None and isinstance(labels.source, LabelRaster) and labels.source.coverage < _WHOLE:
+    labels, scene = one.reader.opened_labels(), one.reader.scene
+    name = scene.name
+    own_grid = scene.overrides.regrid in (None, REFUSE)  # a virtual grid has corners beyond the image
+    if labels is not None and own_grid and isinstance(labels.source, LabelRaster) and labels.source.coverage < _WHOLE:
         detail = f"the label covers {100 * labels.source.coverage:.0f} % of the image; the rest is ignored"
         report.add("warning", "cover", (name,), detail)
+    if labels is not None and isinstance(labels.source, LabelPolygons):
+        number = len(labels.source.shapes) + labels.source.left_out
+        if labels.source.repaired:
+            detail = (
+                f"{scene.label}: {labels.source.repaired} of {number} polygons are invalid, such as self-intersecting, and were repaired"
+            )
+            report.add("warning", "repaired", (name,), detail)
+        if labels.source.left_out:
+            detail = f"{scene.label}: {labels.source.left_out} of {number} features are no polygons, and were left out"
+            report.add("warning", "left out", (name,), detail)
     if labels is not None and not one.landslide:
         if isinstance(labels.source, LabelPolygons):
+            inside = labels.source.grade_of[labels.source.inside()] - LANDSLIDE
+            counted = int((np.array(labels.weights)[inside] > 0).sum()) if len(inside) else 0
             if not len(labels.source.shapes):
                 report.add("warning", "empty", (name,), "the label layer holds no polygon")
+            elif counted:
+                report.add("warning", "thin", (name,), f"{counted} polygons reach into the image, and none holds the centre of a pixel")
         elif labels.source.unstated_ignore():
             report.add("warning", "codes", (name,), "the label holds 255, which counts as ignore, and no landslide")
     one.reader.close()

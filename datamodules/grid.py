@@ -102,7 +102,11 @@ def open_raster(path: Path) -> DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # whoever needs a place says so in words that help
             return rasterio.open(path)
     except RasterioError as error:
-        raise UserError("cannot be opened as a raster, it may be truncated", "write the file anew", file=path) from error
+        raise UserError(
+            "cannot be opened as a raster, it may be truncated or of another format",
+            "write the file anew, such as a GeoTIFF; outlines of landslides as .gpkg, .shp or .geojson",
+            file=path,
+        ) from error
 
 
 def _require_end(path: Path) -> None:

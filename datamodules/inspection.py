@@ -6,12 +6,9 @@ Errors are what keeps training from reading a scene, and what cannot be meant: n
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-import pyogrio.errors
-import pyogrio.raw
-import shapely
 
 from datamodules.alignment import NO_IMAGE
 from datamodules.audit import mixed_bands
@@ -19,7 +16,6 @@ from datamodules.errors import UserError
 from datamodules.findings import Finding
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.overrides import regridded
-from datamodules.polygons import VECTOR_SUFFIXES
 from datamodules.reading import SceneReader
 from datamodules.scene import Scene, read_scenes
 
@@ -78,8 +74,6 @@ def _scene(scene: Scene, bands: dict[str, int], rules: LabelRules) -> Iterator[F
     parts |= {"dem": replace(scene, label=None)} if scene.dem else {}
     parts |= {"label": replace(scene, dem=None)} if scene.label else {}
     counts = _Counts()
-    if scene.label and scene.label.suffix.lower() in VECTOR_SUFFIXES:
-        yield from _polygons(scene.name, scene.label)
     whole = True
     for role, part in parts.items():
         try:
@@ -165,25 +159,6 @@ def _implausible(scene: Scene, counts: _Counts) -> Iterator[Finding]:
     if counts.labelled and counts.zeros > _MANY_ZEROS * counts.labelled:
         detail = f"{100 * counts.zeros / counts.labelled:.1f} % of the labelled pixels are 0 in all bands"
         yield finding("warning", "image", scene.image, detail, "if 0 means no data, declare it with `gdal_edit.py -a_nodata 0 FILE`")
-
-
-def _polygons(name: str, path: Path) -> Iterator[Finding]:
-    """Missing companions of a Shapefile, and polygons that are repaired as they are read."""
-    if path.suffix.lower() == ".shp":
-        for suffix in (".shx", ".dbf"):
-            if not any(path.with_suffix(ending).is_file() for ending in (suffix, suffix.upper())):
-                level: Literal["error", "warning"] = "error" if suffix == ".shx" else "warning"
-                remedy = "copy all files of the Shapefile, or give a GeoPackage"
-                yield Finding(level, "label", (name,), f"{path}: its {suffix} file is missing", remedy)
-    try:
-        geometries: Any = pyogrio.raw.read(path, columns=[])[2]
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
-        return  # the reader refuses it in its own words
-    shapes = shapely.from_wkb(geometries)
-    crossed = int((~shapely.is_valid(shapes)).sum())
-    if crossed:
-        detail = f"{path}: {crossed} of {len(shapes)} polygons are invalid, such as self-intersecting"
-        yield Finding("warning", "label", (name,), detail, "they are repaired as they are read; compare with the outlines that you mean")
 
 
 def _merged(found: Sequence[Finding]) -> list[Finding]:

@@ -39,10 +39,12 @@ class LabelPolygons:
     Attributes:
         grades: Certainty of each grade, from grade 1 on; "" where none is stated. Where polygons overlap, the first of them wins.
         grade_of: int (N), grade of each polygon.
+        repaired: Number of polygons that were made valid, such as one whose outline crosses itself.
+        left_out: Number of features that are points, lines or nothing.
 
     Raises:
         UserError: Not readable, several layers and none named, no such attribute, a certainty without a weight, no coordinate system,
-            no polygons, or none near the image.
+            no polygons, or none near the image; a Shapefile without its index or cut off; coordinates that are no numbers.
     """
 
     def __init__(self, path: Path, grid: Grid, columns: LabelColumns = NO_COLUMNS, rules: LabelRules = DEFAULT_RULES) -> None:
@@ -52,12 +54,22 @@ class LabelPolygons:
                 raise UserError(
                     "is for rasters, but the label holds polygons", "leave it empty", file=path, field=name, value=getattr(columns, name)
                 )
-        crs, geometries, certainties = _features(path, columns)
-        shapes = shapely.make_valid(shapely.from_wkb(geometries))
-        dimensions = shapely.get_dimensions(shapes)
-        if len(shapes) and not (dimensions == 2).any():
+        crs, given, certainties = _features(path, columns)
+        with np.errstate(invalid="ignore"):  # coordinates that are no numbers are reported below
+            given = shapely.from_wkb(given)
+        strange = np.unique(shapely.get_coordinates(given, return_index=True)[1][~np.isfinite(shapely.get_coordinates(given)).all(axis=1)])
+        if len(strange):
+            raise UserError(
+                f"holds {len(strange)} polygons with coordinates that are no numbers, the first at place {strange[0] + 1}",
+                "draw them anew, or remove them",
+                file=path,
+                field="label",
+            )
+        areas = shapely.get_dimensions(given) == 2
+        if len(given) and not areas.any():
             raise UserError("holds no polygon", "give the outlines of landslides, not points or lines", file=path, field="label")
-        shapes, certainties = shapes[dimensions == 2], certainties[dimensions == 2]
+        self.left_out, self.repaired = int((~areas).sum()), int((~shapely.is_valid(given[areas])).sum())
+        shapes, certainties = shapely.make_valid(given[areas]), certainties[areas]
         self.grades = rules.ordered(Counter(certainties.tolist()), columns.certainty_field or None, path)
         if len(self.grades) > MAX_GRADES:
             raise UserError("holds more than 200 certainties", "name another attribute", file=path, field="certainty_field")
@@ -68,6 +80,15 @@ class LabelPolygons:
             self._shapes = shapely.transform(shapes, lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1])))
         except ProjError as error:
             raise UserError("cannot be brought into the image's coordinate system", "check both", file=path, field="label crs") from error
+        if not np.isfinite(shapely.get_coordinates(self._shapes)).all():
+            extent = tuple(round(float(bound), 1) for bound in shapely.total_bounds(shapes))
+            raise UserError(
+                f"its coordinates {extent} are none of its system, or none near the image",
+                "assign the right system with `ogr2ogr -a_srs EPSG:CODE`; GeoJSON that names none is in degrees",
+                file=path,
+                field="label crs",
+                value=str(crs)[:60],
+            )
         # An inventory without a landslide in this scene is an answer; one of another place is a mistake.
         if len(self._shapes) and not shapely.box(*grid.bounds).intersects(shapely.box(*shapely.total_bounds(self._shapes))):
             extent = tuple(round(float(bound), 1) for bound in shapely.total_bounds(self._shapes))
@@ -116,8 +137,20 @@ class LabelPolygons:
         """Nothing stays open; here so that polygons and rasters can stand for each other."""
 
 
+def _require_whole_shapefile(path: Path) -> None:
+    """Refuse a Shapefile without its index, and one that is shorter than it says, of which GDAL reads what is left without a word."""
+    if not any(path.with_suffix(ending).is_file() for ending in (".shx", ".SHX")):
+        raise UserError("its .shx file is missing", "copy all files of the Shapefile, or give a GeoPackage", file=path, field="label")
+    with path.open("rb") as stream:
+        stated = 2 * int.from_bytes(stream.read(28)[24:])  # in words of 16 bits
+    if not stated or path.stat().st_size < stated:
+        raise UserError("is truncated", "copy the Shapefile anew", file=path, field="label")
+
+
 def _features(path: Path, columns: LabelColumns) -> tuple[Any, Array, Array]:
     """Coordinate system, geometries as WKB and certainties in lower case of one layer of a vector file."""
+    if path.suffix.lower() == ".shp":
+        _require_whole_shapefile(path)
     try:
         # Tables without geometry, such as the styles that QGIS keeps in a GeoPackage, hold no landslides.
         layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]

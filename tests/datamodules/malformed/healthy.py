@@ -11,7 +11,7 @@ import shapely
 from affine import Affine
 from scipy.ndimage import gaussian_filter
 
-SIZE = 96
+SIZE = 60
 PIXEL_M = 10.0
 UTM = "EPSG:32648"
 NEXT_ZONE = "EPSG:32649"
@@ -45,9 +45,9 @@ def image(bands=3, dtype=np.uint8, shape=(SIZE, SIZE), seed=0):
 
 
 def mask(value=1, dtype=np.uint8):
-    """A landslide of 20 x 30 pixels on background."""
+    """A landslide of 15 x 20 pixels on background."""
     label = np.zeros((SIZE, SIZE), dtype=dtype)
-    label[30:50, 40:70] = value
+    label[20:35, 25:45] = value
     return label
 
 
@@ -75,7 +75,7 @@ def write_dem(root, values=None, **profile):
 def landslides():
     """Outlines in scene s0, in its coordinate system."""
     x, y = ORIGIN
-    return [shapely.box(x + 200, y - 400, x + 400, y - 200), shapely.Point(x + 700, y - 600).buffer(90)]
+    return [shapely.box(x + 200, y - 400, x + 400, y - 200), shapely.Point(x + 450, y - 450).buffer(90)]
 
 
 def write_vector(path, shapes, crs=UTM, kind="Polygon", certainty=None, **options):

@@ -21,17 +21,21 @@ from datamodules.scene import Scene, read_scenes
 
 _STRIP_ROWS: Final = 256
 _MANY_ZEROS: Final = 0.01
+_SMALL: Final = 16
 
 
 @dataclass
 class _Counts:
     """What the strips of one scene hold."""
 
+    shape: tuple[int, int] = (0, 0)
     pixels: int = 0
     image: int = 0
     labelled: int = 0
     zeros: int = 0
     no_dem: int = 0
+    slopes: int = 0
+    steep: int = 0
     low: float = np.inf
     high: float = -np.inf
     values: set[float] = field(default_factory=set)
@@ -85,6 +89,7 @@ def _scene(scene: Scene, bands: dict[str, int], rules: LabelRules) -> Iterator[F
             whole = False
             continue
         if role == "image":
+            counts.shape = reader.grid.height, reader.grid.width
             bands[scene.name] = reader.num_bands
         refusals = list(_read(reader, role, counts))
         yield from (_refused(role, (scene.name,), error) for error in refusals)
@@ -122,6 +127,10 @@ def _count_dem(reader: SceneReader, row: int, height: int, counts: _Counts) -> N
     dem = reader.dem(row, 0, height, reader.grid.width)
     gaps = np.isnan(dem)
     counts.no_dem += int(gaps.sum())
+    if min(dem.shape) > 1:
+        down, across = np.gradient(dem, *reversed(reader.grid.pixel_size))
+        gradient = np.hypot(down, across)
+        counts.slopes, counts.steep = counts.slopes + int(np.isfinite(gradient).sum()), counts.steep + int((gradient > 1).sum())
     if not gaps.all():
         counts.low, counts.high = min(counts.low, float(np.nanmin(dem))), max(counts.high, float(np.nanmax(dem)))
 
@@ -146,19 +155,34 @@ def _implausible(scene: Scene, counts: _Counts) -> Iterator[Finding]:
         yield finding(
             "warning", "image", scene.image, f"is {counts.values.copy().pop():g} everywhere", "check the file, or remove the scene"
         )
+    if min(counts.shape) < _SMALL:
+        detail = f"is {counts.shape[1]} x {counts.shape[0]} pixels: windows are filled up with ignored pixels"
+        yield finding("warning", "image", scene.image, detail, "check the file, or join it with its neighbours")
     if scene.dem and counts.high >= counts.low:
-        if counts.low == counts.high:
-            yield finding(
-                "warning", "dem", scene.dem, "is flat: no terrain layer says anything", "check the file, or leave the dem column empty"
-            )
-        if counts.no_dem:
-            share = f"{100 * counts.no_dem / counts.pixels:.2f} % of the image have no elevation"
-            yield finding("warning", "dem", scene.dem, share, "take a larger model, or train with `inputs: image`")
+        for detail, remedy in _elevations(counts):
+            yield finding("warning", "dem", scene.dem, detail, remedy)
     if scene.label and counts.image and not counts.labelled:
         yield finding("warning", "label", scene.label, "labels no pixel that has image data", "check nodata values, or remove the scene")
     if counts.labelled and counts.zeros > _MANY_ZEROS * counts.labelled:
         detail = f"{100 * counts.zeros / counts.labelled:.1f} % of the labelled pixels are 0 in all bands"
         yield finding("warning", "image", scene.image, detail, "if 0 means no data, declare it with `gdal_edit.py -a_nodata 0 FILE`")
+
+
+def _elevations(counts: _Counts) -> Iterator[tuple[str, str]]:
+    """What is strange about elevations, and what to do."""
+    if counts.low == counts.high:
+        yield "is flat: no terrain layer says anything", "check the file, or leave the dem column empty"
+    elif counts.low >= -1 and counts.high <= 1:
+        yield (
+            f"spans {counts.low:.3g} to {counts.high:.3g} m, as if normalised",
+            "give elevations in metres, or leave the dem column empty",
+        )
+    elif counts.steep > counts.slopes / 2:
+        detail = "half of the ground is steeper than 45 degrees, as if elevations were not in metres"
+        yield detail, "state their unit in column dem_unit of scenes.csv, such as ft; check the pixel size"
+    if counts.no_dem:
+        share = f"{100 * counts.no_dem / counts.pixels:.2f} % of the image have no elevation"
+        yield share, "take a larger model, or train with `inputs: image`"
 
 
 def _merged(found: Sequence[Finding]) -> list[Finding]:

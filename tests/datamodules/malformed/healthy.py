@@ -56,8 +56,8 @@ def slope(grid, crs, pixel, margin=300.0):
     left, bottom, right, top = rasterio.warp.transform_bounds(UTM, crs, *grid)
     left, top = left - margin, top + margin
     height, width = int((top - bottom + margin) / pixel), int((right + margin - left) / pixel)
-    rough = gaussian_filter(np.random.default_rng(3).normal(size=(height, width)), 2) * 40
-    return (1200 + 4.0 * np.arange(height)[:, None] + rough).astype(np.float32), Affine(pixel, 0, left, 0, -pixel, top)
+    rough = gaussian_filter(np.random.default_rng(3).normal(size=(height, width)), 2) * 20
+    return (1200 + 14.0 * np.arange(height)[:, None] + rough).astype(np.float32), Affine(pixel, 0, left, 0, -pixel, top)
 
 
 def elevations():

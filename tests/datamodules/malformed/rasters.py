@@ -104,7 +104,7 @@ def broken_inside(root):
     """A compressed image with damaged bytes in the middle."""
     path = write(root / "s0/image.tif", image(), compress="deflate")
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2] + bytes(300) + data[len(data) // 2 + 300 :])
+    path.write_bytes(data[: len(data) // 2] + b"\xff" * 300 + data[len(data) // 2 + 300 :])
 
 
 IMAGES = {
@@ -117,7 +117,7 @@ IMAGES = {
     "complex numbers": (picture(image().astype(np.complex64)), 1, ["image.tif: image: holds complex64 values", "real numbers"]),
     "image of NaN": (picture(FLOATS * np.nan), 1, ["image.tif: has no data anywhere", "nodata value"]),
     "one band of NaN": (picture(np.stack([FLOATS[0], FLOATS[1] * np.nan, FLOATS[2]])), 1, ["image.tif: has no data anywhere"]),
-    "infinite values": (picture(np.where(FLOATS > 200, np.inf, FLOATS)), 0, []),
+    "infinite values": (picture(np.where(FLOATS > 200, np.inf, FLOATS)), 0, ["images hold float32 values"]),
     "untagged nodata": (picture(np.where(FLOATS > 200, -3.4e38, FLOATS).astype("f4")), 1, ["-3.4e+38, which was not", "state image_nodata"]),
     "all nodata": (picture(image() * 0 + 7, nodata=7), 1, ["image.tif: has no data anywhere", "nodata value"]),
     "one value everywhere": (picture(image() * 0 + 7), 0, ["image.tif: is 7 everywhere", "check the file"]),
@@ -169,7 +169,7 @@ ELEVATIONS = {
     "elevation all NaN": (model(GROUND * np.nan), 1, ["dem.tif: dem nodata: has no data anywhere in the image", "leave the dem column"]),
     "centimetres": (model((100 * GROUND).astype(np.int32)), 1, ["which is no elevation (-12,000 to 22,500 m)", "dem_unit"]),
     "feet": (model(GROUND / 0.3048), 0, ["half of the ground is steeper than", "dem_unit"]),
-    "normalised": (model((GROUND - GROUND.min()) / np.ptp(GROUND)), 0, ["spans 1 m", "normalised"]),
+    "normalised": (model((GROUND - GROUND.min()) / np.ptp(GROUND)), 0, ["m, as if normalised", "elevations in metres"]),
     "constant": (model(GROUND * 0 + 500), 0, ["dem.tif: is flat", "leave the dem column empty"]),
 }  # fmt: skip
 

@@ -47,11 +47,14 @@ class Split:
     block_m: float = 5000.0
     buffer_m: float = 500.0
     seed: int = 0
+    copies_together: bool = False
 
     def settings(self, folds: int) -> dict[str, Any]:
         """What decides the folds, the number of them included; an argument without a meaning for `by` is left out."""
         needed = {"blocks": ("block_m", "buffer_m", "seed"), "scene": ("buffer_m", "seed"), "column": ("column", "seed"), "region": ()}
-        return {"folds": folds, "by": self.by, **{name: getattr(self, name) for name in needed[self.by]}}
+        settings = {"folds": folds, "by": self.by, **{name: getattr(self, name) for name in needed[self.by]}}
+        # Named only where it is set, so that folds made before there was such a setting keep their keys.
+        return {**settings, "copies_together": True} if self.copies_together else settings
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ def main(arguments: Sequence[str]) -> int:
     split.add_argument("--block-m", type=float, default=5000.0, help="side of a block in metres (default: %(default)s)")
     split.add_argument("--buffer-m", type=float, default=500.0, help="metres between labels of different splits (default: %(default)s)")
     split.add_argument("--folds", type=_positive, default=5, help="number of folds, at least 3 (default: %(default)s)")
+    split.add_argument(
+        "--copies-together", action="store_true", help="pictures that `check` takes for copies share a split; with --by scene"
+    )
     split.add_argument("--seed", type=int, default=0, help="of ties in the assignment (default: %(default)s)")
     split.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make: foldN/scenes.csv and split.json")
 
@@ -205,6 +208,7 @@ def _split(options: argparse.Namespace) -> int:
         buffer_m=options.buffer_m,
         folds=options.folds,
         seed=options.seed,
+        copies_together=options.copies_together,
         regrid=options.regrid,
         rules=_rules(options),
     )

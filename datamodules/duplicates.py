@@ -26,6 +26,7 @@ MIN_CORRELATION: Final = 0.8
 MARGIN: Final = 28
 """Pixels around a window that its anchors depend on."""
 
+_WINDOW: Final = 128
 _ANCHORS: Final = 24
 _MAX_ANCHORS: Final = 2**17
 _MAX_CANDIDATES: Final = 8
@@ -137,6 +138,25 @@ def find_anchors(image: Array, missing: Array | None, row: int, column: int) -> 
     ]
     descriptions = np.array(around, dtype=np.float32).reshape(-1, _TERMS**2 - 1)
     return Anchors(np.column_stack([rows + row - MARGIN, columns + column - MARGIN]), np.arange(len(rows)), descriptions)
+
+
+def scene_anchors(reader: SceneReader) -> Anchors:
+    """Anchors of a whole scene, window by window."""
+    grid, parts = reader.grid, []
+    for row in range(0, grid.height, _WINDOW):
+        for column in range(0, grid.width, _WINDOW):
+            height, width = min(_WINDOW, grid.height - row), min(_WINDOW, grid.width - column)
+            image, missing = reader.image(row - MARGIN, column - MARGIN, height + 2 * MARGIN, width + 2 * MARGIN)
+            parts.append(find_anchors(image, missing, row, column))
+    reader.close()
+    return Anchors.joined(parts)
+
+
+def copied_pairs(readers: Sequence[SceneReader]) -> Array:
+    """Pairs of scenes that show one picture, whatever their splits: int64 (N, 2), positions in the list."""
+    each_its_own = [f"{number:09d}" for number in range(len(readers))]
+    copies = find_copies(readers, each_its_own, [scene_anchors(reader) for reader in readers], lambda _one, _other: False)
+    return np.array([copy.scenes for copy in copies], dtype=np.int64).reshape(-1, 2)
 
 
 def find_copies(

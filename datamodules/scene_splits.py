@@ -13,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from datamodules.components import Survey, systems, whole_landslides
+from datamodules.duplicates import copied_pairs
 from datamodules.errors import UserError
 from datamodules.folds import ROLES, balanced_folds, roles_of_folds
 from datamodules.scene import MANIFEST, Scene, write_manifest
@@ -30,6 +31,7 @@ def split_by_scene(
     buffer_m: float,
     folds: int,
     seed: int,
+    copies_together: bool = False,
 ) -> list[dict[str, Any]]:
     """Write manifests in which each scene is in one split as a whole.
 
@@ -43,6 +45,7 @@ def split_by_scene(
         buffer_m: Metres; nearer scenes stay together, for "scene".
         folds: Number of folds; for "region" there are as many as regions.
         seed: Of ties.
+        copies_together: Scenes that show one picture stay together too, for "scene".
 
     Returns:
         One entry a fold.
@@ -54,7 +57,8 @@ def split_by_scene(
     counts = np.array([[sum(one.labelled.values()), one.piece_blocks[:, 3].sum()] for one in surveys], dtype=np.float64)
     shared = _sharing(surveys)
     column = "region" if by == "region" else column
-    keys = list(map(str, _near(surveys, buffer_m, shared))) if by == "scene" else _values(root, scenes, column)
+    together = np.concatenate([shared, copied_pairs([one.reader for one in surveys])]) if copies_together else shared
+    keys = list(map(str, _near(surveys, buffer_m, together))) if by == "scene" else _values(root, scenes, column)
     for one, other in shared.tolist():
         if keys[one] != keys[other]:
             raise UserError(
@@ -114,12 +118,12 @@ def _sharing(surveys: Sequence[Survey]) -> Array:
     return np.column_stack([held[:-1, 1][same], held[1:, 1][same]])
 
 
-def _near(surveys: Sequence[Survey], buffer_m: float, shared: Array) -> Array:
-    """Group of each scene: scenes of one coordinate system within the buffer or with a landslide in common, by way of others too."""
+def _near(surveys: Sequence[Survey], buffer_m: float, together: Array) -> Array:
+    """Group of each scene: scenes of one coordinate system within the buffer or that are to stay together, by way of others too."""
     numbers = np.array(systems([one.reader for one in surveys]))
     factors = [one.reader.grid.crs.linear_units_factor[1] for one in surveys]
     shapes = [shapely.box(*(np.array(one.reader.grid.bounds) * factor)) for one, factor in zip(surveys, factors, strict=True)]
     pairs = shapely.STRtree(shapes).query(shapes, predicate="dwithin", distance=buffer_m)
-    pairs = np.concatenate([pairs[:, numbers[pairs[0]] == numbers[pairs[1]]], shared.T], axis=1)
+    pairs = np.concatenate([pairs[:, numbers[pairs[0]] == numbers[pairs[1]]], together.T], axis=1)
     graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), tuple(pairs)), shape=(len(surveys), len(surveys)))
     return np.asarray(connected_components(graph, directed=False)[1])

@@ -51,6 +51,7 @@ def split_scenes(
     buffer_m: float,
     folds: int,
     seed: int,
+    copies_together: bool = False,
     regrid: str = "refuse",
     rules: LabelRules = DEFAULT_RULES,
 ) -> list[dict[str, Any]]:
@@ -65,6 +66,7 @@ def split_scenes(
         buffer_m: Metres between labels of different splits.
         folds: Number of folds, at least 3; of no meaning for "region".
         seed: Of ties in the assignment.
+        copies_together: For "scene": scenes that show one picture, as the audit finds them, stay in one split.
         regrid: As `LandslideDataModule` takes it; written into the manifests.
         rules: How labels are read; a band along boundaries is left to training.
 
@@ -75,6 +77,10 @@ def split_scenes(
         UserError: Wrong settings, a file that cannot be used, too few units, or a landslide in scenes that the column sets apart.
     """
     _check(by, block_m, buffer_m, folds, out)
+    if copies_together and by != "scene":
+        raise UserError(
+            "keeps scenes together, which are cut or set apart", "add --by scene, or leave it out", field="--copies-together", exit_code=2
+        )
     scenes = regridded(read_scenes(root), regrid)
     predicted = [scene for scene in scenes if scene.split == "predict"]
     scenes = [scene for scene in scenes if scene.split != "predict"]
@@ -90,8 +96,9 @@ def split_scenes(
             plan.write(temporary, predicted)
             summary = plan.summary
         else:
-            summary = split_by_scene(root, temporary, surveys, predicted, by, column, buffer_m, folds, seed)
+            summary = split_by_scene(root, temporary, surveys, predicted, by, column, buffer_m, folds, seed, copies_together)
         settings = {"by": by, "column": column, "block_m": block_m, "buffer_m": buffer_m, "folds": len(summary), "seed": seed}
+        settings |= {"copies_together": True} if copies_together else {}
         (temporary / SUMMARY).write_text(json.dumps({"settings": settings, "folds": summary}, indent=1) + "\n", encoding="utf-8")
         if out.is_dir():
             out.rmdir()

@@ -8,6 +8,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
 from scipy.spatial import cKDTree
 
@@ -115,6 +116,27 @@ def test_scenes_that_touch_stay_together(tmp_path):
         splits = {scene.name: scene.split for scene in read_scenes(tmp_path / "out" / f"fold{fold}")}
         assert splits["s0"] == splits["s1"]
         assert set(splits.values()) == {"train", "val", "test"}
+
+
+def test_copies_stay_together(tmp_path):
+    label = np.zeros((120, 120), np.uint8)
+    label[:5] = 1
+    manifest = data(tmp_path, *[(label, 1000 * number) for number in range(6)])
+    tones = gaussian_filter(np.random.default_rng(9).normal(size=(180, 180)), 2)
+    picture = np.uint8(128 + 100 * tones / abs(tones).max())
+    write(tmp_path / "image1.tif", picture[:120, :120], 1000)
+    write(tmp_path / "image4.tif", np.rot90(picture[20:140, 10:130]), 4000)  # shifted and turned
+    for flag, together in (((), False), (("--copies-together",), True)):
+        out = tmp_path / f"out{together}"
+        assert cli.main(["split", str(manifest), "--by", "scene", "--folds", "3", "--out", str(out), *flag]) == 0
+        kept = []
+        for fold in range(3):
+            splits = {scene.name: scene.split for scene in read_scenes(out / f"fold{fold}")}
+            kept.append(splits["s1"] == splits["s4"])
+            assert cli.main(["check", str(out / f"fold{fold}")]) == (0 if kept[-1] else 1)
+        assert all(kept) == together
+    with pytest.raises(UserError, match="--by scene"):
+        cli.main(["split", str(manifest), "--copies-together", "--out", str(tmp_path / "blocks")])
 
 
 def test_one_region_is_left_out(tmp_path):

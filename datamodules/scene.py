@@ -161,8 +161,9 @@ def _check_header(header: list[str], path: Path) -> None:
     """Refuse a header that cannot be meant; columns of the user's own are welcome."""
     missing = [column for column in COLUMNS[:5] if column not in header]
     if missing:
-        given = f"has no such column, but {','.join(header)[:200]}" if header else "has no header"
-        raise UserError(given, f"its first line must be {','.join(COLUMNS)}, separated by commas", file=path, field=missing[0])
+        given = f"the header is {','.join(header)[:200]}" if header else "the file is empty"
+        remedy = f"the header must be {','.join(COLUMNS)}, separated by commas"
+        raise UserError(f"column is missing, {given}", remedy, file=path, field=missing[0])
     twice = [column for column, number in Counter(header).items() if number > 1]
     if twice:
         raise UserError("is there twice", "keep one of the columns", file=path, field="header", value=twice[0])

@@ -29,11 +29,11 @@ def dangling(root):
 
 
 MANIFESTS = {
-    "empty file": (rewrite(lambda _: b""), 1, ["scenes.csv: scene: has no header", "first line must be scene,image"]),
+    "empty file": (rewrite(lambda _: b""), 1, ["scenes.csv: scene: column is missing, the file is empty", "must be scene,image"]),
     "header alone": (rewrite(lambda data: data.split(b"\n")[0]), 1, ["scenes.csv: lists no scene", "add a row"]),
-    "no header": (rewrite(lambda data: data.split(b"\n", 1)[1]), 1, ["scenes.csv: scene: has no such column, but s0,s0/image.tif"]),
-    "missing column": (lambda root: edit(root, "label,split", "labels,split", 1), 1, ["label: has no such column", "separated by commas"]),
-    "semicolons": (lambda root: edit(root, ",", ";"), 1, ["has no such column, but scene;image;dem", "separated by commas"]),
+    "no header": (rewrite(lambda data: data.split(b"\n", 1)[1]), 1, ["scenes.csv: scene: column is missing, the header is s0,s0/image.tif"]),
+    "missing column": (lambda root: edit(root, "label,split", "labels,split", 1), 1, ["label: column is missing, the header is", "separated by commas"]),
+    "semicolons": (lambda root: edit(root, ",", ";"), 1, ["the header is scene;image;dem", "separated by commas"]),
     "column twice": (lambda root: edit(root, "split,region", "split,dem", 1), 1, ["header = 'dem': is there twice", "keep one"]),
     "misspelt column": (lambda root: state(root, dem_units="ft"), 1, ["header = 'dem_units': is no column that is read", "write dem_unit"]),
     "own column": (lambda root: state(root, basin="north"), 0, []),

@@ -15,6 +15,7 @@ from tests.datamodules.malformed.healthy import (
     mask,
     place,
     slope,
+    state,
     write,
     write_dem,
 )
@@ -22,6 +23,10 @@ from tests.datamodules.malformed.healthy import (
 LEFT, TOP = ORIGIN
 FLOATS = image(dtype=np.float32)
 GROUND = elevations()
+MARS = (
+    'PROJCS["Mars",GEOGCS["Mars",DATUM["Mars",SPHEROID["Mars",3396190,0]],PRIMEM["Mars",0],UNIT["degree",0.0174532925199433]],'
+    'PROJECTION["Equirectangular"],PARAMETER["central_meridian",0],UNIT["metre",1]]'
+)
 DEGREES = Affine(1e-4, 0, 105, 0, -1e-4, 36)
 
 
@@ -95,6 +100,13 @@ def half_the_globe(root):
     write(root / "s0/dem.tif", np.add.outer(np.arange(180.0), np.arange(360.0)), "EPSG:4326", Affine(1, 0, -180, 0, -1, 90))
 
 
+def on_mars(root):
+    """A scene that has no way to the others."""
+    state(root, dem="")
+    for name, values in (("image", image()), ("label", mask())):
+        write(root / f"s0/{name}.tif", values, MARS, Affine(10, 0, 0, 0, -10, 0))
+
+
 def all_labels(values):
     """The same label for all scenes."""
     return lambda root: [write(root / name / "label.tif", values, transform=place(number)) for number, name in enumerate(SCENES)]
@@ -145,9 +157,7 @@ PLACES = {
     "metres said to be degrees": (picture(crs="EPSG:4326"), 1, ["crs = 'EPSG:4326': is in degrees", "data.regrid"]),
     "degrees said to be metres": (picture(transform=DEGREES), 1, ["makes pixels of 0.0001 x 0.0001 m", "check the unit"]),
     "no map projection": (picture(crs='LOCAL_CS["mine",UNIT["metre",1]]'), 1, ["is no map projection", "data.regrid"]),
-    "another planet": (
-        picture(crs='PROJCS["Mars",GEOGCS["Mars",DATUM["Mars",SPHEROID["Mars",3396190,0]],PRIMEM["0",0],UNIT["degree",0.0174532925199433]],'
-                'PROJECTION["Equirectangular"],PARAMETER["central_meridian",0],UNIT["metre",1]]', transform=place(pixel=10.0)), 1, ["cannot be brought into"]),
+    "another planet": (on_mars, 1, ["cannot be brought into the coordinate system of the scenes before it", "different planets"]),
 }  # fmt: skip
 
 ELEVATIONS = {

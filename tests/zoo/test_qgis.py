@@ -1,5 +1,6 @@
 """QGIS styles are XML with the renderers and ranges that QGIS expects."""
 
+import itertools
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -36,7 +37,7 @@ def test_every_landslide_has_a_colour(threshold):
     ranges = [(float(item.get("lower")), float(item.get("upper"))) for item in renderer.findall("ranges/range")]
     assert ranges[0][0] == 0
     assert ranges[-1][1] == 1
-    for (_, high), (low, _) in zip(ranges[:-1], ranges[1:], strict=True):
+    for (_, high), (low, _) in itertools.pairwise(ranges):
         assert high == low
     used = {item.get("symbol") for item in renderer.findall("ranges/range")}
     assert used == {symbol.get("name") for symbol in renderer.findall("symbols/symbol")}

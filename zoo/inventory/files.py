@@ -53,7 +53,15 @@ def write_geopackage(path: Path, layers: Sequence[VectorLayer], wkt: str, statem
         styles: QGIS style by layer, stored where QGIS looks for it.
     """
     for layer in layers:
-        _write(path, layer, driver="GPKG", crs=wkt, layer_metadata=dict(statements), layer_options={"GEOMETRY_NAME": "geom"}, dataset_options=_OPTIONS)
+        _write(
+            path,
+            layer,
+            driver="GPKG",
+            crs=wkt,
+            layer_metadata=dict(statements),
+            layer_options={"GEOMETRY_NAME": "geom"},
+            dataset_options=_OPTIONS,
+        )
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(_STYLE_TABLE)
         database.execute(

@@ -1,6 +1,7 @@
 """From the map of a scene to the files of its inventory."""
 
 import math
+import os
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from zoo.inventory.reference import MatchRule, Reference
 from zoo.inventory.source import MapReader, TerrainReader
 from zoo.inventory.survey import survey
 from zoo.mapping.prediction import CACHE_MB
+from zoo.mapping.raster import layers_of
 from zoo.qgis import SUFFIX, inventory_style, plain_style, point_style, write_style
 
 File = str | PathLike[str]
@@ -88,11 +90,12 @@ class Inventory:
     comparison: dict[str, int] | None = None
 
 
-def require_inventory(out: Path, grid: Grid, scene: Scene, options: InventoryOptions) -> None:
+def require_inventory(out: Path, probability: Path, grid: Grid, scene: Scene, options: InventoryOptions) -> None:
     """Refuse, before a map is made, what would keep its inventory from being made.
 
     Args:
         out: The GeoPackage.
+        probability: Where the map will be.
         grid: Of the map.
         scene: Whose map it will be.
         options: Of the inventory.
@@ -100,7 +103,7 @@ def require_inventory(out: Path, grid: Grid, scene: Scene, options: InventoryOpt
     Raises:
         UserError: What is wrong, and what to do.
     """
-    _require_out(out, {"image": scene.image, "elevation model": scene.dem, "reference": options.reference})
+    _require_out(out, probability, {"image": scene.image, "elevation model": scene.dem, "reference": options.reference})
     ground = Ground(grid.crs)
     _require_earth(ground, scene.image, options)
     if scene.dem is not None:
@@ -109,13 +112,19 @@ def require_inventory(out: Path, grid: Grid, scene: Scene, options: InventoryOpt
         Reference(options.reference, options.reference_layer, grid, 0)
 
 
-def _require_out(out: Path, inputs: dict[str, Path | None]) -> None:
-    """Refuse an output that is no GeoPackage by its name, or would overwrite an input."""
+def _require_out(out: Path, probability: Path, inputs: dict[str, Path | None]) -> None:
+    """Refuse an output that is no GeoPackage by its name, or would overwrite an input or a style of the map."""
     if out.suffix.lower() != ".gpkg":
         raise UserError("is no name of a GeoPackage", "end it with .gpkg", field="inventory", value=str(out), exit_code=2)
     for role, file in inputs.items():
         if file is not None and file.resolve() in {out.with_suffix(suffix).resolve() for suffix in (out.suffix, ".geojson")}:
             raise UserError(f"would overwrite the {role}", "choose another name", file=file, field="inventory", exit_code=2)
+    for layer in layers_of("uint8", uncertainty=True):
+        style = layer.path(probability).with_suffix(SUFFIX)
+        if style.resolve() == out.with_suffix(SUFFIX).resolve():
+            raise UserError(
+                f"would need the name of the map's style, {style.name}", "choose another", field="inventory", value=str(out), exit_code=2
+            )
 
 
 def _require_earth(ground: Ground, path: Path, options: InventoryOptions) -> None:
@@ -153,7 +162,7 @@ def write_inventory(
     """
     probability, out, dem = Path(probability), Path(out), Path(dem) if dem is not None else None
     options.check()
-    _require_out(out, {"map": probability, "elevation model": dem, "reference": options.reference})
+    _require_out(out, probability, {"map": probability, "elevation model": dem, "reference": options.reference})
     with ExitStack() as opened:
         opened.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
         source = opened.enter_context(MapReader(probability, options.threshold))
@@ -169,9 +178,8 @@ def write_inventory(
             min_area_m2=options.min_area_m2,
             simplify_m=options.simplify_m,
         )
-    layers = landslide_layers(source, found)
+    layers, remarks = landslide_layers(source, found), []
     area_m2 = float(layers[0].fields["area_m2"].sum())
-    say(f"{out}: {len(found.polygons)} landslides, {area_m2 / 1e6:,.4g} km2, threshold {source.threshold:.3g}")
     counts: dict[str, int] = {}
     if options.reference is not None:
         rule = MatchRule.of(options.match)
@@ -179,19 +187,22 @@ def write_inventory(
         layers += compared
         counts = {layer.name: len(layer.geometries) for layer in compared}
         unseen = int((~comparison.seen).sum())
-        say(
+        remarks.append(
             f"{options.reference.name}, {rule}: {', '.join(f'{number} {name}' for name, number in counts.items())}"
             + (f"; {unseen} known ones without a pixel of data left out" if unseen else "")
         )
     geojson = options.geojson is not False and source.ground.on_earth
     if options.geojson is None and not geojson:
-        say(f"{out.name}: no GeoJSON, since {_ELSEWHERE}")
+        remarks.append(f"{out.name}: no GeoJSON, since {_ELSEWHERE}")
     try:
         _write(out, layers, source, options, geojson=geojson)
     except (OSError, sqlite3.Error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
         raise UserError(
             f"cannot be written ({error})", "check the folder and the space on the disk", file=out, field="inventory"
         ) from error
+    say(f"{out}: {len(found.polygons)} landslides, {area_m2 / 1e6:,.4g} km2, threshold {source.threshold:.3g}")
+    for remark in remarks:
+        say(remark)
     return Inventory(
         out, out.with_suffix(".geojson") if geojson else None, len(found.polygons), area_m2, source.threshold, comparison=counts or None
     )
@@ -222,4 +233,6 @@ def _write(out: Path, layers: list[VectorLayer], source: MapReader, options: Inv
         for suffix in (".geojson", SUFFIX, out.suffix):
             file = made.with_suffix(suffix)
             if file.is_file():
+                with file.open("rb") as content:
+                    os.fsync(content.fileno())
                 file.replace(out.with_suffix(suffix))

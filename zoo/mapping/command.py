@@ -74,7 +74,7 @@ def map_command(arguments: Sequence[str]) -> int:
     plans = [mapper.plan(scene, out.map) for scene, out in zip(scenes, outs, strict=True)]
     for scene, out, plan in zip(scenes, outs, plans, strict=True):
         if out.inventory is not None:
-            require_inventory(out.inventory, plan.grid, scene, wanted)
+            require_inventory(out.inventory, out.map, plan.grid, scene, wanted)
     with _progress() as watch:
         for scene, out, plan in list(zip(scenes, outs, plans, strict=True))[rank::size]:
             result = mapper.map(plan, watch(out.map.name))

@@ -5,13 +5,13 @@ import pytest
 import shapely
 from rasterio.transform import from_origin
 from scipy import ndimage
-from tests.zoo.inventory.building import EIGHT, PLACE, blobs, write_map, write_raster
 
+from datamodules.overrides import Overrides
+from tests.zoo.inventory.building import EIGHT, PLACE, blobs, write_map, write_raster
 from zoo.inventory.attributes import PixelSums
 from zoo.inventory.layers import landslide_layers
 from zoo.inventory.source import MapReader, Rows, Terrain, TerrainReader
 from zoo.inventory.survey import survey
-from datamodules.overrides import Overrides
 
 DEGREES = 12.0
 
@@ -94,8 +94,9 @@ def test_slope_and_aspect_of_a_plane(tmp_path, azimuth, crs_and_scale):
     crs, scale = crs_and_scale
     place = PLACE if crs == "EPSG:32648" else from_origin(11_700_000, 4_300_000, 2, 2)
     if scale is None:  # Web Mercator: a metre on the map is cos(latitude) metres on the ground, but for the flattening
-        from zoo.inventory.ground import Ground
         from rasterio.crs import CRS
+
+        from zoo.inventory.ground import Ground
 
         scale = Ground(CRS.from_user_input(crs)).pixel_size(place, 40, 30)[0] / 2
         assert 0.79 < scale < 0.83

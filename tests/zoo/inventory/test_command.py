@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import rasterio
-from tests.zoo.inventory.building import blobs, read_layer, write_map, write_raster
 
 from datamodules.errors import UserError
+from tests.zoo.inventory.building import blobs, read_layer, write_map, write_raster
 from zoo.cli import main
 
 
@@ -52,6 +52,7 @@ def test_rounded_probabilities_keep_the_classes_of_the_map(tmp_path):
     [
         (["MAP"], "--out"),
         (["MAP", "--out", "s.shp"], "end it with .gpkg"),
+        (["MAP", "--out", "SAME"], "the name of the map's style, prob.qml"),
         (["nowhere.tif", "--out", "OUT"], "nowhere.tif"),
         (["BARE", "--out", "OUT"], "does not say its threshold"),
         (["BARE", "--out", "OUT", "--threshold", "1.5"], "threshold = 1.5"),
@@ -78,6 +79,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, message):
         "FAR": write_raster(tmp_path / "far.tif", probability, transform=far),
         "STALE": write_map(tmp_path / "stale", probability),
         "OUT": tmp_path / "s.gpkg",
+        "SAME": tmp_path / "map" / "prob.gpkg",
     }
     write_raster(tmp_path / "stale" / "prob_class.tif", np.ones((20, 20), np.uint8), tags={"ZOO_FINGERPRINT": "another"})
     with pytest.raises(UserError) as caught:

@@ -9,10 +9,10 @@ import pytest
 import rasterio
 import shapely
 from rasterio.transform import from_origin
-from tests.zoo.inventory.building import blobs, read_layer, write_map, write_polygons, write_raster
 
 from datamodules.errors import UserError
 from datamodules.grid import nowhere
+from tests.zoo.inventory.building import blobs, read_layer, write_map, write_polygons, write_raster
 from zoo.inventory import InventoryOptions, inventory, write_inventory
 
 LAYERS = ["landslides", "crowns", "toes"]

@@ -1,5 +1,7 @@
 """Metres on the ground against other ways to them."""
 
+import itertools
+
 import numpy as np
 import pyproj
 import pytest
@@ -31,7 +33,7 @@ def dense(ring, parts=400):
     """Points on each edge, straight in the map."""
     corners = np.array(ring.coords)
     share = np.linspace(0, 1, parts, endpoint=False)[:, None]
-    return np.concatenate([a + (b - a) * share for a, b in zip(corners[:-1], corners[1:], strict=True)])
+    return np.concatenate([a + (b - a) * share for a, b in itertools.pairwise(corners)])
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from rasterio.transform import from_origin
 from scipy import ndimage
-from tests.zoo.inventory.building import EIGHT, outlined
 
+from tests.zoo.inventory.building import EIGHT, outlined
 from zoo.inventory.outlines import simplified
 
 rasters = arrays.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.booleans())

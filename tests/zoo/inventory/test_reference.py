@@ -6,13 +6,13 @@ import rasterio.features
 import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.crs import CRS
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
-from tests.zoo.inventory.building import EIGHT, PLACE, write_polygons
 
 from datamodules.errors import UserError
 from datamodules.grid import Grid
-from rasterio.crs import CRS
+from tests.zoo.inventory.building import EIGHT, PLACE, write_polygons
 from zoo.inventory.reference import MatchRule, Reference
 
 SHAPE = (24, 30)

@@ -13,6 +13,7 @@ from zoo.inventory.outlines import Components, Outlines
 
 UTM = "EPSG:32648"
 PLACE = from_origin(500_000, 4_000_000, 2, 2)
+PIXELS = rasterio.Affine.identity()
 EIGHT = np.ones((3, 3))
 
 
@@ -43,7 +44,7 @@ def blobs(shape=(120, 160), *, sigma=4, seed=0):
     return ndimage.zoom((noise - noise.mean()) / (6 * noise.std()) + 0.45, 1).clip(0, 1)
 
 
-def outlined(landslide, band_rows, transform=rasterio.Affine.identity()):
+def outlined(landslide, band_rows, transform=PIXELS):
     """Component of each pixel (from 1) and the polygon of each component, by bands of some rows."""
     height = len(landslide)
     bands = [slice(row, min(row + band_rows, height)) for row in range(0, height, band_rows)]

@@ -1,15 +1,11 @@
 """Real scenes: Mars with holes and a coordinate system of its own, and Rocky Mountain National Park in degrees and in metres."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
-import pyogrio.raw
 import pytest
 import rasterio
-import rasterio.features
-import shapely
 
 from datamodules.errors import UserError
 from zoo.cli import main
@@ -82,33 +78,6 @@ def test_holes_stay_holes_also_where_only_the_elevation_knows_them(mars, tmp_pat
     assert map_crs.to_epsg() is None
     assert map_transform == transform
     assert result.km2 == pytest.approx((~holes).sum() * 0.232**2, rel=1e-6)
-
-
-def test_an_inventory_of_mars_has_areas_on_its_own_sphere(mars, tmp_path, capsys):
-    scene, out, slides = DATA / "mars_scenes" / "scene_test_holes", tmp_path / "p.tif", tmp_path / "slides.gpkg"
-    map_scene(mars, scene / "rgb.tif", scene / "dem.tif", out=out, **QUIET)
-    coded, _crs, transform = read(out)
-    threshold = np.median(coded[coded != 255]) / 254  # so that there is something on both sides
-    arguments = ["inventory", str(out), "--dem", str(scene / "dem.tif"), "--out", str(slides), "--threshold", str(threshold)]
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "no GeoJSON" in printed
-    assert not slides.with_suffix(".geojson").exists()
-    with pytest.raises(UserError, match="no place on the Earth"):
-        main([*arguments, "--geojson"])
-    meta, _, geometries, values = pyogrio.raw.read(slides, layer="landslides")
-    fields = dict(zip(meta["fields"], values, strict=True))
-    assert len(geometries) > 50
-    landslide = (coded != 255) & (coded / 254 >= threshold - 1e-6)
-    drawn = rasterio.features.rasterize(shapely.from_wkb(geometries), coded.shape, transform=transform)
-    np.testing.assert_array_equal(drawn == 1, landslide)
-    radius = 3_396_190.0  # a cell of the sphere: R^2 (sin of its upper latitude - sin of its lower) times its width in longitude
-    edges = np.sin((transform.f + transform.e * np.arange(len(coded) + 1)) / radius)
-    cells = radius**2 * (edges[:-1] - edges[1:]) * transform.a / radius
-    assert fields["area_m2"].sum() == pytest.approx((landslide * cells[:, None]).sum(), rel=1e-3)
-    assert 0 < np.nanmedian(fields["slope_deg"]) < 45
-    text = subprocess.run(["ogrinfo", "-ro", "-so", "-al", str(slides)], capture_output=True, text=True, check=True).stdout
-    assert "3396190" in text
 
 
 def test_a_scene_in_degrees_is_refused_and_its_projected_copy_asks_for_the_models_pixel_size(mars, tmp_path):

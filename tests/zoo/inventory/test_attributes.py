@@ -19,7 +19,7 @@ DEGREES = 12.0
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scene")
-    probability = blobs()
+    probability = blobs(sigma=2.5)
     probability[:30, :40] = np.nan
     uncertainty = np.where(np.isnan(probability), np.nan, blobs(seed=2) / 2)
     dem = 1000 + 60 * blobs(seed=3, sigma=9)

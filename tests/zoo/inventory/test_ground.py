@@ -69,7 +69,8 @@ def test_web_mercator_is_not_inflated():
     assert shape[0].area / area > 1.5
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+# PROJ's factors of Web Mercator are those of a sphere; its closed form is in test_attributes.py.
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if "Mercator" not in name])
 def test_pixel_sizes_are_those_that_pyproj_derives_from_scale_factors(name):
     system, x, y = SYSTEMS[name]
     side = 1e-4 if system.is_geographic else 10.0

@@ -3,7 +3,7 @@
 import numpy as np
 import rasterio.features
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from rasterio.transform import from_origin
@@ -32,12 +32,14 @@ def drawn(polygons, shape):
     return numbers
 
 
+@settings(max_examples=60, deadline=None)
 @given(rasters, st.integers(1, 15))
 def test_components_of_bands_are_those_of_the_whole(landslide, band_rows):
     numbers, _ = outlined(landslide, band_rows)
     assert same_partition(numbers, ndimage.label(landslide, EIGHT)[0])
 
 
+@settings(max_examples=60, deadline=None)
 @given(rasters, st.integers(1, 15))
 def test_polygons_are_valid_and_drawn_again_give_the_pixels(landslide, band_rows):
     numbers, polygons = outlined(landslide, band_rows)
@@ -49,12 +51,14 @@ def test_polygons_are_valid_and_drawn_again_give_the_pixels(landslide, band_rows
     np.testing.assert_array_equal(shapely.area(polygons), np.bincount(numbers.ravel(), minlength=len(polygons) + 1)[1:])
 
 
+@settings(max_examples=60, deadline=None)
 @given(rasters, st.integers(1, 13))
 def test_the_bands_leave_no_trace_in_the_polygons(landslide, band_rows):
     pieces = {polygon.normalize().wkt for polygon in outlined(landslide, band_rows)[1]}
     assert pieces == {polygon.normalize().wkt for polygon in outlined(landslide, len(landslide))[1]}
 
 
+@settings(max_examples=60, deadline=None)
 @given(rasters, st.sampled_from([0.7, 1.2, 2.5, 6.0]))
 def test_simplified_polygons_stay_valid_apart_and_whole(landslide, tolerance):
     polygons = outlined(landslide, 5)[1]

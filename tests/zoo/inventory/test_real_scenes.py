@@ -36,7 +36,32 @@ def untrained(tmp_path):
 def test_an_inventory_of_mars_has_areas_on_its_own_sphere(untrained, tmp_path, capsys):
     scene, out, slides = DATA / "mars_scenes" / "scene_val_holes", tmp_path / "p.tif", tmp_path / "slides.gpkg"
     layers = ["--image", str(scene / "rgb.tif"), "--dem", str(scene / "dem.tif")]
-    assert main(["map", str(untrained), *layers, "--out", str(out), "--tile", "256", "--overlap", "0", "--device", "cpu"]) == 0
+    assert (
+        main(
+            [
+                "map",
+                str(untrained),
+                *layers,
+                "--out",
+                str(out),
+                "--tile",
+                "256",
+                "--overlap",
+                "0",
+                "--inventory",
+                str(tmp_path / "own.gpkg"),
+            ]
+        )
+        == 0
+    )
+    assert "own.gpkg: no GeoJSON" in capsys.readouterr().out
+    with rasterio.open(tmp_path / "p_class.tif") as dataset:
+        classes, tags = dataset.read(1), dataset.tags()
+    shapes, fields = read_layer(tmp_path / "own.gpkg", "landslides")
+    assert (fields["model"] == tags["ZOO_MODEL_SHA256"]).all()
+    drawn = rasterio.features.rasterize(shapes, classes.shape, transform=dataset.transform) if len(shapes) else np.zeros_like(classes)
+    np.testing.assert_array_equal(drawn == 1, classes == 1)
+    assert {path.name for path in tmp_path.glob("*.qml")} == {"p.qml", "p_class.qml", "own.qml"}
     with rasterio.open(out) as dataset:
         coded, transform = dataset.read(1), dataset.transform
     threshold = np.median(coded[coded != 255]) / 254  # so that there is something on both sides

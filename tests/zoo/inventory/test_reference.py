@@ -36,7 +36,7 @@ def compare(path, landslide, known, rule="iou0.5", band=7, countable=None):
 boxes = st.lists(st.tuples(st.integers(-3, 22), st.integers(-3, 28), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(boxes, st.integers(0, 5), st.sampled_from([0.1, 0.3, 0.5]), st.integers(3, 24))
 def test_matches_are_those_of_an_assignment_on_the_whole_scene(tmp_path, places, seed, least, band):
     rng = np.random.default_rng(seed)

@@ -168,9 +168,9 @@ def write_inventory(
         source = opened.enter_context(MapReader(probability, options.threshold))
         _require_earth(source.ground, probability, options)
         terrain = opened.enter_context(closing(TerrainReader(dem, source.grid, source.ground, overrides))) if dem else None
-        for remark in (source.remark, "" if dem else "no elevation model: slope, aspect, elevation, crowns and toes stay empty"):
-            if remark:
-                say(f"{out.name}: {remark}")
+        missing = [] if dem else ["no elevation model: slope, aspect, elevation, crowns and toes stay empty"]
+        for remark in source.remarks + missing:
+            say(f"{out.name}: {remark}")
         found = survey(
             source,
             terrain,

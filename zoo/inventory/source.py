@@ -75,8 +75,7 @@ class MapReader:
         ground: The globe under it.
         threshold: As applied.
         model: SHA-256 of the checkpoints as the map's tags say; None if they do not.
-        remark: What a user should hear of the above; "" if nothing.
-        has_uncertainty: Whether the map has an uncertainty.
+        remarks: What a user should hear of the above.
 
     Raises:
         UserError: No map, files that do not belong together, no threshold, or no place on the ground.
@@ -99,23 +98,29 @@ class MapReader:
             as_mapped = own is not None and math.isclose(self.threshold, own, abs_tol=1e-9)
             self._class = self._opened(beside["class"], files) if as_mapped else None
             self._uncertainty = self._opened(beside["uncertainty"], files)
-            self.has_uncertainty = self._uncertainty is not None
-            self.remark = "" if self._class else f"threshold {self.threshold:.3g} is applied to the probabilities as stored"
+            self.remarks = [] if self._class else [f"threshold {self.threshold:.3g} is applied to the probabilities as stored"]
+            for role, opened in (("class", self._class), ("uncertainty", self._uncertainty)):
+                if opened is None or self._is_of_this_map(opened):
+                    continue
+                if role == "class":
+                    raise UserError(f"does not belong to {path.name}", "map the scene again, or move it away", file=beside[role])
+                self._uncertainty = None  # one that an earlier ensemble has left
+                self.remarks.append(f"{beside[role].name} does not belong to {path.name} and is left out")
             self._files = files.pop_all()
 
     def _opened(self, path: Path, files: ExitStack) -> DatasetReader | None:
         """A raster beside the map; None if there is none."""
         if not path.is_file():
             return None
-        dataset, ours = files.enter_context(open_raster(path)), self._probability
-        if (
-            dataset.shape != ours.shape
-            or dataset.transform != ours.transform
-            or dataset.tags().get(FINGERPRINT) != ours.tags().get(FINGERPRINT)
-        ):
-            raise UserError(f"does not belong to {self._path.name}", "map the scene again, or move it away", file=path)
+        dataset = files.enter_context(open_raster(path))
         probe(dataset, path)
         return dataset
+
+    def _is_of_this_map(self, dataset: DatasetReader) -> bool:
+        """Whether a raster was made together with the probability."""
+        ours = self._probability
+        grid = dataset.shape == ours.shape and dataset.transform == ours.transform
+        return bool(grid and dataset.tags().get(FINGERPRINT) == ours.tags().get(FINGERPRINT))
 
     def units(self, metres: float) -> float:
         """Metres on the ground as map units, in the middle of the map."""

@@ -129,6 +129,17 @@ def test_a_failure_leaves_the_earlier_inventory_and_nothing_else(tmp_path, monke
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_an_uncertainty_that_an_earlier_map_left_is_left_out(tmp_path):
+    path = write_map(tmp_path, blobs((30, 30)), uncertainty=blobs((30, 30)) / 2)
+    said = []
+    write_inventory(path, tmp_path / "s.gpkg", say=said.append)
+    assert np.isfinite(read_layer(tmp_path / "s.gpkg", "landslides")[1]["uncertainty_mean"]).all()
+    write_raster(tmp_path / "prob_uncertainty.tif", np.zeros((30, 30), np.float32), tags={"ZOO_FINGERPRINT": "earlier"})
+    write_inventory(path, tmp_path / "s.gpkg", say=said.append)
+    assert np.isnan(read_layer(tmp_path / "s.gpkg", "landslides")[1]["uncertainty_mean"]).all()
+    assert any("prob_uncertainty.tif does not belong" in line for line in said)
+
+
 def test_the_style_lies_in_the_geopackage_too(made):
     import sqlite3
 

@@ -180,7 +180,7 @@ def _layer(path: Path, named: str, layers: list[str]) -> str:
     if named and named not in layers:
         raise UserError(
             f"is no layer; the file has {', '.join(layers) or 'none'}",
-            "correct the column of scenes.csv",
+            "correct the column of scenes.csv, or --reference-layer",
             file=path,
             field="label_layer",
             value=named,
@@ -188,7 +188,7 @@ def _layer(path: Path, named: str, layers: list[str]) -> str:
     if not named and len(layers) > 1:
         raise UserError(
             f"holds the layers {', '.join(layers)}",
-            "name that of the landslides in the column label_layer of scenes.csv",
+            "name that of the landslides: column label_layer of scenes.csv, or --reference-layer of an inventory",
             file=path,
             field="label",
         )

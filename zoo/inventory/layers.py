@@ -75,7 +75,8 @@ def compared_layers(
     """
     known = survey.reference
     assert known is not None
-    known_m2 = source.ground.areas_and_perimeters(known.shapes, source.step)[0]
+    shapes = _as_multipolygons(known.shapes)
+    known_m2 = source.ground.areas_and_perimeters(shapes, source.step)[0]
     found = known.compare(rule, survey.pixels, survey.chosen, known_m2 >= min_area_m2)
     more = {
         "reference_fid": np.ma.masked_array(known.fids[found.partner] if len(known.fids) else found.partner, found.partner < 0),
@@ -85,7 +86,7 @@ def compared_layers(
     fields = {"reference_fid": known.fids.astype(np.int64), "area_m2": known_m2, "covered": found.known_covered}
     layers = [
         landslides.only("matched", found.matched, **more),
-        VectorLayer("missed", "MultiPolygon", _as_multipolygons(known.shapes), fields).only("missed", found.missed),
+        VectorLayer("missed", "MultiPolygon", shapes, fields).only("missed", found.missed),
         landslides.only("false", ~found.matched, **more),
     ]
     return layers, found
@@ -93,5 +94,5 @@ def compared_layers(
 
 def _as_multipolygons(shapes: Array) -> Array:
     """Each shape's polygons as one multipolygon; lines that mending has left of it go."""
-    parts = [[part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"] for shape in shapes]
+    parts = [[part for part in shapely.get_parts(shapely.get_parts(shape)) if part.geom_type == "Polygon"] for shape in shapes]
     return np.array([shapely.multipolygons(of) for of in parts], dtype=object)

@@ -18,7 +18,7 @@ from zoo.cli import main
 DATA = Path(os.environ.get("LANDSLIDE_DATA", "nowhere"))
 RADIUS_M = 3_396_190.0
 
-pytestmark = [pytest.mark.realdata, pytest.mark.skipif(not DATA.is_dir(), reason="LANDSLIDE_DATA names no folder")]
+pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="LANDSLIDE_DATA names no folder")]
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.aligned import NOT_ALIGNED, AlignedDem, AlignedFiles, AlignedImage, AlignedLabels
 from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel
 from datamodules.classes import IGNORE
 from datamodules.errors import UserError
@@ -17,6 +18,8 @@ from datamodules.labels import SceneLabels
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]
+_CLOSED: Final = {"_process": -1, "_image": None, "_dem": None, "_label": None, "_source_label": None}
+"""Of a reader without open files."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,28 @@ class SceneReader:
         margin: Pixels of elevation beyond the image that windows may ask for.
         dem_resampling: How to warp an elevation model on another grid.
         rules: How labels are read.
+        aligned: Files to read layers from that `datamodules.aligned_cache` has checked and made of the scene's own.
 
     Raises:
         UserError: A file that is missing, damaged, of the wrong kind or in another place.
     """
 
     def __init__(
-        self, scene: Scene, image_channels: int | None, margin: int, dem_resampling: DemResampling, rules: LabelRules = DEFAULT_RULES
+        self,
+        scene: Scene,
+        image_channels: int | None,
+        margin: int,
+        dem_resampling: DemResampling,
+        rules: LabelRules = DEFAULT_RULES,
+        aligned: AlignedFiles = NOT_ALIGNED,
     ) -> None:
-        self.scene, self.rules = scene, rules
+        self.scene, self.rules, self.aligned = scene, rules, aligned
         self._margin, self._dem_resampling = margin, dem_resampling
         self._process = -1
-        self._image: ImageRaster | None = None
-        self._dem: ElevationModel | None = None
-        self._label: SceneLabels | None = None
+        self._image: ImageRaster | AlignedImage | None = None
+        self._dem: ElevationModel | AlignedDem | None = None
+        self._label: SceneLabels | AlignedLabels | None = None
+        self._source_label: SceneLabels | None = None
         self._kept: Layers | None = None
         image = ImageRaster(scene.image, scene.overrides)
         self.grid, self.num_bands, self.image_dtype = image.grid, image.num_bands, image.dtype
@@ -72,27 +83,40 @@ class SceneReader:
                 field="image_channels",
                 value=image_channels,
             )
-        image.check()
-        self._open(image)
+        if aligned.image is None:
+            image.check()
+            self._open(image)
+        else:
+            image.close()
+            self._open()
         self.dem_pixel_size_m = self._check_dem()
-        labels = self.opened_labels()
-        self.weighted = labels is not None and labels.weighted
+        self.weighted = self._label is not None and self._label.weighted
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_process": -1, "_image": None, "_dem": None, "_label": None, "_kept": None}
+        return {**self.__dict__, **_CLOSED, "_kept": None}
 
     def _open(self, image: ImageRaster | None = None) -> None:
         """Handles of this process: one that crossed a fork shares its file position with the parent's."""
         if self._process == os.getpid():
             return
-        scene = self.scene
-        self._image = image or ImageRaster(scene.image, scene.overrides, self.grid)
-        self._dem = ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling, scene.overrides) if scene.dem else None
-        self._label = SceneLabels(scene.label, self.grid, scene.labels, self.rules) if scene.label else None
+        scene, aligned = self.scene, self.aligned
         self._process = os.getpid()
+        self._image = AlignedImage(aligned.image) if aligned.image else image or ImageRaster(scene.image, scene.overrides, self.grid)
+        self._dem = AlignedDem(aligned.dem, self._margin) if aligned.dem else self._source_dem()
+        self._label = AlignedLabels(aligned.label, self.rules) if aligned.label else self.opened_labels()
+
+    def _source_dem(self) -> ElevationModel | None:
+        """The scene's own elevation model, if it has one."""
+        scene = self.scene
+        return ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling, scene.overrides) if scene.dem else None
 
     def _check_dem(self) -> tuple[float, float] | None:
         """Pixel size in metres of the elevation model's own grid, if there is one and it has data."""
+        if isinstance(self._dem, AlignedDem):  # which was made of one that has been checked
+            source = self._source_dem()
+            assert source is not None
+            source.close()
+            return source.pixel_size_m
         if self._dem is None:
             return None
         self._dem.check()
@@ -101,10 +125,10 @@ class SceneReader:
     def close(self) -> None:
         """Close the files of this process; the next read opens them again."""
         if self._process == os.getpid():
-            for file in (self._image, self._dem, self._label):
+            for file in (self._image, self._dem, self._label, self._source_label):
                 if file is not None:
                     file.close()
-        self._process, self._image, self._dem, self._label = -1, None, None, None
+        self.__dict__.update(_CLOSED)
 
     def keep(self, budget: int) -> int:
         """Hold the whole scene in memory if it takes at most `budget` bytes, and close its files.
@@ -161,13 +185,16 @@ class SceneReader:
         if self._kept is not None:
             weight = None if self._kept.weight is None else _cut(self._kept.weight, place, 0)
             return _cut(self._kept.mask, place, NO_IMAGE), weight
-        labels = self.opened_labels()
-        return (np.full((height, width), IGNORE, dtype=np.uint8), None) if labels is None else labels.read(*place)
+        self._open()
+        return (np.full((height, width), IGNORE, dtype=np.uint8), None) if self._label is None else self._label.read(*place)
 
     def opened_labels(self) -> SceneLabels | None:
         """The label's source, with grades of certainty; None for a scene that has no label."""
         self._open()
-        return self._label
+        scene = self.scene
+        if self._source_label is None and scene.label is not None:
+            self._source_label = SceneLabels(scene.label, self.grid, scene.labels, self.rules)
+        return self._source_label
 
     def layers(self, row: int, column: int, height: int, width: int) -> Layers:
         """All layers of a window whose upper left pixel is (row, column)."""

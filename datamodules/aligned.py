@@ -272,4 +272,4 @@ def _parts(grid: Grid) -> Iterator[Window]:
 
 def _sum(values: Array, mask: Array) -> int:
     """Checksum of a part."""
-    return zlib.crc32(np.ascontiguousarray(mask), zlib.crc32(np.ascontiguousarray(values)))
+    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(values).data))

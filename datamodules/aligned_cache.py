@@ -68,6 +68,7 @@ class AlignedCache:
 
     Args:
         folder: Made if missing; several data sets and processes may share it, on a file system that knows locks.
+        root: Of the data set, as `read_scenes` takes it; nothing is written there.
         margin: Pixels of elevation beyond the image that windows may ask for.
         dem_resampling: How an elevation model on another grid is brought onto the image's.
         rules: How labels are read.
@@ -75,9 +76,17 @@ class AlignedCache:
     """
 
     def __init__(
-        self, folder: Path, *, margin: int, dem_resampling: DemResampling, rules: LabelRules = DEFAULT_RULES, untiled: bool = False
+        self,
+        folder: Path,
+        root: Path,
+        *,
+        margin: int,
+        dem_resampling: DemResampling,
+        rules: LabelRules = DEFAULT_RULES,
+        untiled: bool = False,
     ) -> None:
-        self.folder, self.margin, self.dem_resampling, self.rules, self.untiled = folder, margin, dem_resampling, rules, untiled
+        self.folder, self.root, self.margin, self.dem_resampling, self.rules = folder, root, margin, dem_resampling, rules
+        self.untiled = untiled
 
     def files(self, scenes: Sequence[Scene]) -> dict[str, AlignedFiles]:
         """Make what is missing.
@@ -102,16 +111,16 @@ class AlignedCache:
 
     def _refuse_source_folders(self, scenes: Sequence[Scene]) -> None:
         """Nothing is written where sources lie."""
-        own = self.folder.resolve()
-        for folder in {file.resolve().parent for scene in scenes for file in (scene.image, scene.dem, scene.label) if file is not None}:
-            if own.is_relative_to(folder):
-                raise UserError(
-                    "lies among the data, which stay as they are",
-                    "choose a folder elsewhere",
-                    field="cache_dir",
-                    value=str(self.folder),
-                    exit_code=2,
-                )
+        own, root = self.folder.resolve(), self.root.resolve()
+        sources = {file.resolve().parent for scene in scenes for file in (scene.image, scene.dem, scene.label) if file is not None}
+        if any(own.is_relative_to(folder) for folder in (root.parent if root.is_file() else root, *sources)):
+            raise UserError(
+                "lies among the data, which stay as they are",
+                "choose a folder elsewhere",
+                field="cache_dir",
+                value=str(self.folder),
+                exit_code=2,
+            )
 
     def _layers(self, scene: Scene) -> Iterator[Layer]:
         """The layers that are to be kept of one scene."""
@@ -124,20 +133,27 @@ class AlignedCache:
             with closing(ElevationModel(scene.dem, grid, self.margin, self.dem_resampling, stated)) as dem:
                 if dem.warped or (self.untiled and not dem.tiled):
                     how = self.dem_resampling if dem.warped else None
-                    settings = {"nodata": str(stated.dem_nodata), "unit": stated.metres_per_unit, "margin": self.margin, "resampling": how}
-                    yield self._layer("dem", scene, grid, dem.files, settings)
+                    dem_settings = {
+                        "nodata": str(stated.dem_nodata),
+                        "unit": stated.metres_per_unit,
+                        "margin": self.margin,
+                        "resampling": how,
+                    }
+                    yield self._layer("dem", scene, grid, dem.files, dem_settings)
         if scene.label is not None:
             rules, columns = self.rules, scene.labels
-            files = None
-            if scene.label.suffix.lower() in VECTOR_SUFFIXES:
-                files = files_of(scene.label)
-            else:
-                with closing(LabelRaster(scene.label, grid, columns, rules)) as raster:
-                    if raster.warped or rules.boundary_ignore_m or (self.untiled and not raster.tiled):
-                        files = raster.files
-            if files is not None:
+            files = self._label_files(scene.label, scene, grid)
+            if files:
                 settings = {"columns": asdict(columns), **vars(rules), "certainty": list(rules.certainty.items())}
                 yield self._layer("label", scene, grid, files, settings)
+
+    def _label_files(self, label: Path, scene: Scene, grid: Grid) -> list[Path]:
+        """Files of a label that is to be kept; none of one that is read from its source."""
+        if label.suffix.lower() in VECTOR_SUFFIXES:
+            return files_of(label)
+        with closing(LabelRaster(label, grid, scene.labels, self.rules)) as raster:
+            needed = raster.warped or self.rules.boundary_ignore_m > 0 or (self.untiled and not raster.tiled)
+            return raster.files if needed else []
 
     def _layer(self, role: Role, scene: Scene, grid: Grid, files: Sequence[Path], settings: dict[str, Any]) -> Layer:
         """A layer by what decides its values."""
@@ -255,4 +271,4 @@ def _make_here(cache: AlignedCache, layer: Layer) -> None:
         with _rows_done.get_lock():
             _rows_done.value += rows
 
-    cache._make(layer, count)  # noqa: SLF001 - the same room
+    cache._make(layer, count)

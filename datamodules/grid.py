@@ -140,7 +140,7 @@ def probe(dataset: DatasetReader, path: Path) -> None:
 
 def tiled(dataset: DatasetReader) -> bool:
     """Whether a window costs little more than its own pixels: a GeoTIFF in tiles, or a small one."""
-    return dataset.driver == "GTiff" and (dataset.block_shapes[0][1] != dataset.width or max(dataset.shape) <= _SMALL)
+    return bool(dataset.driver == "GTiff" and (dataset.block_shapes[0][1] != dataset.width or max(dataset.shape) <= _SMALL))
 
 
 def same_crs(one: CRS, other: CRS) -> bool:

@@ -3,7 +3,6 @@
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,27 +26,10 @@ from datamodules.reading import SceneReader
 from datamodules.sampling import ShardSampler, TrainingSampler
 from datamodules.scene import SPLITS, Scene, fingerprint, of_split, read_scenes
 from datamodules.statistics import DataStatistics, data_statistics
-from datamodules.windows import Modality, WindowDataset, WindowIndex, index_windows, stack
+from datamodules.windows import Modality, SplitSummary, WindowDataset, WindowIndex, index_windows, stack, summarise
 
 EVALUATED: Final = ("train", "val", "test")
 _MIN_LANDSLIDE: Final = 0.005
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """What one split holds, for records and tables.
-
-    Args:
-        scenes: Number of scenes.
-        windows: Number of windows that cover each pixel once.
-        km2: Area with a label and image data.
-        prevalence: Share of landslide in it; NaN where nothing is labelled.
-    """
-
-    scenes: int
-    windows: int
-    km2: float
-    prevalence: float
 
 
 class LandslideDataModule(L.LightningDataModule):
@@ -222,14 +204,8 @@ class LandslideDataModule(L.LightningDataModule):
         """Aligned layers of some scenes, made where they are missing."""
         if self.cache_dir is None:
             return {}
-        cache = AlignedCache(
-            Path(self.cache_dir),
-            margin=self.halo,
-            dem_resampling=self.dem_resampling,
-            rules=self.label_rules,
-            untiled=self.cache_untiled,
-        )
-        return cache.files(scenes)
+        how: dict[str, Any] = {"margin": self.halo, "dem_resampling": self.dem_resampling, "rules": self.label_rules}
+        return AlignedCache(Path(self.cache_dir), Path(self.root), untiled=self.cache_untiled, **how).files(scenes)
 
     def _make_ready(self, split: str) -> None:
         """Open and check the scenes of a split and list its windows."""
@@ -242,7 +218,7 @@ class LandslideDataModule(L.LightningDataModule):
             self._budget -= reader.keep(self._budget)
             self._readers[split].append(reader)
         windows = index_windows(self._readers[split], self.tile_size, self.tile_size, once=True)
-        self._summary[split] = self._summarise(split, windows)
+        self._summary[split] = summarise(self._readers[split], windows, self.tile_size)
         if split == "train":
             windows = index_windows(self._readers[split], self.tile_size, self.train_stride, once=False)
             windows = windows.take(windows.valid > 0)
@@ -256,13 +232,6 @@ class LandslideDataModule(L.LightningDataModule):
                 if self.hard_negatives == "terrain":
                     self.hard_negative_pools.add_scarps(self._readers["train"], windows, self.tile_size)
         self._windows[split] = windows
-
-    def _summarise(self, split: str, windows: WindowIndex) -> SplitSummary:
-        """Area and prevalence of a split from windows that count each pixel once."""
-        readers = self._readers[split]
-        area = np.array([np.prod(reader.grid.pixel_size) for reader in readers])[windows.scene] * windows.valid * self.tile_size**2 / 1e6
-        total, landslide = float(area.sum()), float((area * windows.landslide).sum())
-        return SplitSummary(len(readers), len(windows), total, landslide / total if total else math.nan)
 
     @property
     def _predicted(self) -> str:

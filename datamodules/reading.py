@@ -90,7 +90,7 @@ class SceneReader:
             image.close()
             self._open()
         self.dem_pixel_size_m = self._check_dem()
-        self.weighted = self._label is not None and self._label.weighted
+        self.weighted = self._is_weighted()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, **_CLOSED, "_kept": None}
@@ -121,6 +121,10 @@ class SceneReader:
             return None
         self._dem.check()
         return self._dem.pixel_size_m
+
+    def _is_weighted(self) -> bool:
+        """Whether some landslides count less than others."""
+        return self._label is not None and self._label.weighted
 
     def close(self) -> None:
         """Close the files of this process; the next read opens them again."""

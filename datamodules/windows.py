@@ -4,6 +4,7 @@ Evaluation windows cover each pixel of a scene exactly once: windows at the far 
 neighbour before has already counted are 255 in the mask. Scenes smaller than a window are padded with NaN and 255.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -117,6 +118,36 @@ def _count_strip(reader: SceneReader, row: int, height: int) -> tuple[Array, Arr
         valid += (label != IGNORE).sum(axis=0)
         landslide += (label == LANDSLIDE).sum(axis=0)
     return np.concatenate([[0], valid.cumsum()]), np.concatenate([[0], landslide.cumsum()])
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What one split holds, for records and tables.
+
+    Args:
+        scenes: Number of scenes.
+        windows: Number of windows that cover each pixel once.
+        km2: Area with a label and image data.
+        prevalence: Share of landslide in it; NaN where nothing is labelled.
+    """
+
+    scenes: int
+    windows: int
+    km2: float
+    prevalence: float
+
+
+def summarise(readers: Sequence[SceneReader], windows: WindowIndex, size: int) -> SplitSummary:
+    """Area and prevalence of scenes from windows that count each pixel once.
+
+    Args:
+        readers: One a scene.
+        windows: Of all of them.
+        size: Pixels of a window along each axis.
+    """
+    area = np.array([np.prod(reader.grid.pixel_size) for reader in readers])[windows.scene] * windows.valid * size**2 / 1e6
+    total, landslide = float(area.sum()), float((area * windows.landslide).sum())
+    return SplitSummary(len(readers), len(windows), total, landslide / total if total else math.nan)
 
 
 class WindowDataset(Dataset[dict[str, Any]]):

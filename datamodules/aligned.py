@@ -31,7 +31,7 @@ from rasterio.windows import Window
 from datamodules.alignment import BandOnGrid
 from datamodules.classes import IGNORE
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster, probe, read_window
+from datamodules.grid import Grid, open_raster, probe, read_window, streaming
 from datamodules.label_rules import LabelRules
 from datamodules.labels import GradeWeights
 
@@ -44,7 +44,6 @@ UNFINISHED: Final = ".unfinished"
 """Folder of locks and of files that are being written."""
 _TILE: Final = 256
 _COLUMNS: Final = 4096  # of a part that is in memory at a time, a multiple of the tiles
-_CACHE_MB: Final = 64
 _VALID: Final = 255
 
 
@@ -216,7 +215,7 @@ def _fill(path: Path, fingerprint: str, content: Content, done: Callable[[int], 
     """
     grid = content.grid
     sums, masked = [], False
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True):
+    with streaming(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with rasterio.open(
             path,
             "w",

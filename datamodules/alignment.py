@@ -23,7 +23,18 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, require_invertible, same_crs, tiled, transform_points
+from datamodules.grid import (
+    Grid,
+    open_raster,
+    outline_in,
+    probe,
+    read_window,
+    require_invertible,
+    same_crs,
+    streaming,
+    tiled,
+    transform_points,
+)
 from datamodules.imagery import nodata_of
 from datamodules.overrides import METRES_PER_UNIT, Nodata, Overrides
 
@@ -295,6 +306,7 @@ class ElevationModel(AlignedRaster):
             part = (part * self._scale + self._shift).astype(np.float32)
         return part
 
+    @streaming()
     def check(self) -> None:
         """Read the part under the image once, from top to bottom.
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.alignment import NO_IMAGE
+from datamodules.grid import streaming
 from datamodules.reading import SceneReader
 
 Array = npt.NDArray[Any]
@@ -68,6 +69,7 @@ class RunningMoments:
         return np.where(self.count > 0, np.sqrt(self._squares / np.maximum(self.count, 1)), np.nan)
 
 
+@streaming()
 def data_statistics(readers: Iterable[SceneReader], image_channels: int, strip_rows: int) -> DataStatistics:
     """Statistics over all pixels of some scenes that have data and a label other than 255.
 

@@ -19,6 +19,7 @@ from datamodules.alignment import NO_IMAGE
 from datamodules.augmentation import Augmentation, crop
 from datamodules.batch import Batch
 from datamodules.classes import IGNORE, LANDSLIDE
+from datamodules.grid import streaming
 from datamodules.reading import Layers, SceneReader
 
 _STRIP_ROWS: Final = 256
@@ -70,6 +71,7 @@ class WindowIndex:
         return WindowIndex(**{name: getattr(self, name)[keep] for name in self.__dataclass_fields__})
 
 
+@streaming()
 def index_windows(readers: Sequence[SceneReader], size: int, stride: int, *, once: bool) -> WindowIndex:
     """List windows and count what they hold, strip by strip, so that memory does not grow with the height of a scene.
 

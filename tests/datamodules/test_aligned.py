@@ -1,6 +1,7 @@
 """Aligned layers hold what the sources give, to the bit, and are made anew when anything that decides it changes, and only then."""
 
 import os
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from datamodules.overrides import Overrides
 from datamodules.reading import SceneReader
 from datamodules.scene import Scene, write_manifest
 
-HEIGHT, WIDTH = 560, 530
+HEIGHT, WIDTH = 300, 530
 MARGIN = 5
 UTM = Affine(2, 0, 500000, 0, -2, 4000000)
 DEGREES = Affine(2e-5, 0, 105.0, 0, -2e-5, 36.0)
@@ -34,6 +35,8 @@ def write(path, array, transform, crs="EPSG:32648", mask=None, alpha=False, **op
     array = array if array.ndim == 3 else array[None]
     profile = {"count": len(array), "height": array.shape[1], "width": array.shape[2], "dtype": array.dtype.name, "crs": crs}
     options = {"driver": "GTiff", "photometric": "MINISBLACK", **options}
+    if options["driver"] == "PNG":
+        del options["photometric"]
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile, transform=transform, **options) as file:
         if alpha:
             file.colorinterp = [*[ColorInterp.gray] * (len(array) - 1), ColorInterp.alpha]
@@ -43,36 +46,38 @@ def write(path, array, transform, crs="EPSG:32648", mask=None, alpha=False, **op
     return path
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A DEM in feet with holes on a rotated grid of 7 m, landslide polygons, and images of which every other needs a warp."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A DEM in feet with holes on a rotated grid of 7 m, landslide polygons, and images of each kind."""
     rng = np.random.default_rng(0)
-    data = tmp_path / "data"
-    data.mkdir()
+    data = tmp_path_factory.mktemp("made")
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    gone = (rows - 500) ** 2 + (columns - 100) ** 2 < 900  # not in the first row of tiles
+    gone = (rows - 280) ** 2 + (columns - 100) ** 2 < 300  # not in the first row of tiles
     bands = rng.integers(1, 200, (4, HEIGHT, WIDTH))
     write(data / "bytes.tif", bands.astype("uint8"), UTM)
     write(data / "words.tif", np.where(gone, 7, bands * 100).astype("uint16"), UTM, nodata=7)
     write(data / "floats.tif", np.where(gone, np.nan, bands / 7).astype("float32"), UTM)
     write(data / "masked.tif", bands[:3].astype("uint8"), UTM, mask=~gone)
     write(data / "degrees.tif", np.concatenate([bands[:3], np.where(gone, 0, 255)[None]]).astype("uint8"), DEGREES, "EPSG:4326", alpha=True)
-    write(data / "picture.png", bands[:3].astype("uint8"), UTM, driver="PNG", photometric=None)
-    height = 3000 + 40 * np.sin(np.arange(260) / 9)[:, None] + np.arange(260)
-    height[100:110, 50:70] = -32768
-    turned = Affine.translation(499800, 4000300) * Affine.rotation(5) * Affine.scale(7, -7)
+    write(data / "picture.png", bands[:3].astype("uint8"), UTM, driver="PNG")
+    height = 3000 + 40 * np.sin(np.arange(270) / 9)[:, None] + np.arange(270)
+    height[70:80, 80:90] = -32768
+    turned = Affine.translation(499800, 4000300) @ Affine.rotation(5) @ Affine.scale(7, -7)
     write(data / "feet.tif", height.astype("int16"), turned, nodata=-32768)
-    write(
-        data / "dem.tif", (height[:, :, None, None] * np.ones((1, 1, 3, 3))).transpose(0, 2, 1, 3).reshape(780, 780).astype("float32"), UTM
-    )
-    corners = np.array([[100, 300, 260, 450], [200, 380, 420, 600], [600, 700, 900, 990], [640, 100, 800, 240]])
+    write(data / "dem.tif", np.kron(np.abs(height), np.ones((2, 2))).clip(0, 4000).astype("float32"), UTM)
+    corners = np.array([[100, 300, 260, 450], [200, 380, 420, 560], [730, 480, 900, 560], [440, 100, 760, 240]])
     shapes = shapely.box(500000 + corners[:, 0], 4000000 - corners[:, 3], 500000 + corners[:, 2], 4000000 - corners[:, 1])
     names = np.array(["certain", "possible", "probable", "certain"], dtype=object)
     for name in ("slides.gpkg", "slides.shp"):
         pyogrio.raw.write(data / name, shapely.to_wkb(shapes), [names], ["how"], geometry_type="Polygon", crs="EPSG:32648", layer="slides")
-    write(data / "codes.tif", rng.choice([0, 1, 2, 255], (HEIGHT // 2, WIDTH // 2)).astype("uint8"), UTM * Affine.scale(2))
+    write(data / "codes.tif", rng.choice([0, 1, 2, 255], (HEIGHT // 2, WIDTH // 2)).astype("uint8"), UTM @ Affine.scale(2))
     write(data / "label.tif", (rng.random((HEIGHT, WIDTH)) < 0.3).astype("uint8"), UTM)
     return data
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "data"))
 
 
 def scene_of(folder, image="bytes.tif", dem="feet.tif", label="slides.gpkg", columns=None, **stated):
@@ -175,7 +180,7 @@ def test_another_grid_changes_all_layers(folder, tmp_path):
     with rasterio.open(folder / "bytes.tif") as file:
         values = file.read()
     before = names(cache, scene_of(folder))
-    write(folder / "bytes.tif", values, Affine.translation(0, 0.5) * UTM)
+    write(folder / "bytes.tif", values, Affine.translation(0, 0.5) @ UTM)
     after = names(cache, scene_of(folder))
     assert all(before[role] != after[role] for role in ("image", "dem", "label"))
 

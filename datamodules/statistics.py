@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from datamodules.grid import streaming
 from datamodules.reading import SceneReader
 
 Array = npt.NDArray[Any]
+_STRIP_PIXELS: Final = 2**21
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ def data_statistics(readers: Iterable[SceneReader], image_channels: int, strip_r
     Args:
         readers: One a scene.
         image_channels: Bands of each image.
-        strip_rows: Rows that are read at a time.
+        strip_rows: Rows that are read at a time; fewer of scenes so wide that their moments would take much memory.
     """
     image, elevation = RunningMoments(image_channels), RunningMoments(1)
     for reader in readers:
-        for layers in reader.strips(strip_rows):
+        for layers in reader.strips(max(1, min(strip_rows, _STRIP_PIXELS // reader.grid.width))):
             known = layers.mask < NO_IMAGE
             image.update(layers.image[known].T)
             elevation.update(np.where(known, layers.dem, np.nan).reshape(1, -1))

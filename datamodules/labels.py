@@ -43,10 +43,11 @@ class GradeWeights:
         for grade, weight in enumerate(self.weights, start=LANDSLIDE):
             table[grade], weight_of[grade] = LANDSLIDE if weight else IGNORE, weight
         self._table, self._weight_of = table, weight_of
+        self._plain = self.weights in ((), (1.0,))  # grades are the mask already
 
     def applied(self, grades: Array) -> tuple[Array, Array | None]:
         """Mask, uint8: 0, 1, 255; and weight, float32, 0 where ignored, or None where all count alike."""
-        return self._table[grades], self._weight_of[grades] if self.weighted else None
+        return grades if self._plain else self._table[grades], self._weight_of[grades] if self.weighted else None
 
 
 class SceneLabels:

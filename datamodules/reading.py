@@ -148,7 +148,7 @@ class SceneReader:
             label, weight = self._labels(0, 0, height, width)
             if missing is not None:
                 label[missing] = NO_IMAGE
-            self._kept = Layers(image, self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label, weight)
+            self._kept = Layers(np.ascontiguousarray(image), self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label, weight)
         # Handles are opened again where windows are read: a data set may hold more files than a process may have open.
         self.close()
         return size if self._kept is not None else 0
@@ -164,8 +164,9 @@ class SceneReader:
         first_row, first_column = max(row, 0), max(column, 0)
         last_row, last_column = min(row + height, self.grid.height), min(column + width, self.grid.width)
         bands, missing = self._image.read(first_row, first_column, last_row - first_row, last_column - first_column)
-        # OpenCV, which moves the pixels, knows these two types for any number of bands.
-        values = np.ascontiguousarray(bands.transpose(1, 2, 0), dtype=np.uint8 if bands.dtype == np.uint8 else np.float32)
+        # Two types that OpenCV knows for any number of bands. In memory the bands stay one after the other, as batches want them: moving
+        # them costs more than reading them.
+        values = bands.transpose(1, 2, 0).astype(np.uint8 if bands.dtype == np.uint8 else np.float32, copy=False)
         if values.shape[:2] == (height, width):
             return values, missing if missing is not None and missing.any() else None
         place = (row - first_row, column - first_column, height, width)

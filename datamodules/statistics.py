@@ -83,7 +83,8 @@ def data_statistics(readers: Iterable[SceneReader], image_channels: int, strip_r
     for reader in readers:
         for layers in reader.strips(max(1, min(strip_rows, _STRIP_PIXELS // reader.grid.width))):
             known = layers.mask < NO_IMAGE
-            image.update(layers.image[known].T)
+            # Sums depend on their order, which must not depend on how a reader lays out its pixels.
+            image.update(np.ascontiguousarray(layers.image)[known].T)
             elevation.update(np.where(known, layers.dem, np.nan).reshape(1, -1))
         reader.close()
     return DataStatistics(_plain(image.mean), _plain(image.std), float(elevation.mean[0]), float(elevation.std[0]))

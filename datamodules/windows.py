@@ -6,7 +6,7 @@ neighbour before has already counted are 255 in the mask. Scenes smaller than a 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -215,6 +215,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         halo, wide = self.halo, self.size + 2 * self.halo
         layers, pixel_size = reader.layers(row - halo, column - halo, wide, wide), reader.grid.pixel_size
         if self.augmentation is not None:
+            layers = replace(layers, image=np.ascontiguousarray(layers.image))  # OpenCV moves pixels, not bands
             layers, pixel_size = self.augmentation(layers, pixel_size, seed, halo)
         else:
             layers = Layers(crop(layers.image, halo), layers.dem, crop(layers.mask, halo))

@@ -148,7 +148,9 @@ class SceneReader:
             label, weight = self._labels(0, 0, height, width)
             if missing is not None:
                 label[missing] = NO_IMAGE
-            self._kept = Layers(np.ascontiguousarray(image), self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label, weight)
+            self._kept = Layers(
+                np.ascontiguousarray(image), self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label, weight
+            )
         # Handles are opened again where windows are read: a data set may hold more files than a process may have open.
         self.close()
         return size if self._kept is not None else 0

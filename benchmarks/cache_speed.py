@@ -31,7 +31,7 @@ from datamodules.scene import Scene
 from datamodules.windows import WindowDataset, WindowIndex, stack
 
 BAR, TORCHGEO_BAR = 0.6, 10.0
-_BATCH = 8
+_BATCH, _HALO = 8, 1  # as the data module has them
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(1)
     scene = Scene("scene", options.image, options.dem, options.label, "train")
     with tempfile.TemporaryDirectory() as folder:
-        cache = AlignedCache(Path(folder) / "cache", Path(folder) / "data", margin=0, dem_resampling="cubic", untiled=True)
+        cache = AlignedCache(Path(folder) / "cache", Path(folder) / "data", margin=_HALO, dem_resampling="cubic", untiled=True)
         own = cache.files([scene])[scene.name]
         return _measure(scene, _tiled(scene, own), own, options)
 
@@ -65,14 +65,14 @@ def _tiled(scene: Scene, files: AlignedFiles) -> list[Path]:
 def _measure(scene: Scene, files: Sequence[Path], aligned: AlignedFiles, options: argparse.Namespace) -> int:
     """Time the ways in turn."""
     size, number = options.tile_size, options.windows
-    with closing(SceneReader(scene, None, 0, "cubic", aligned=aligned)) as reader:
+    with closing(SceneReader(scene, None, _HALO, "cubic", aligned=aligned)) as reader:
         places = _places(reader, size, number)
         opened = [rasterio.open(path) for path in files]
         ways: dict[str, Callable[[], object]] = {
             "bare rasterio": lambda: _bare(opened, places, size),
             "aligned cache": lambda: _consume(_loader(reader, places, size)),
         }
-        plain = SceneReader(scene, None, 0, "cubic", aligned=NOT_ALIGNED)
+        plain = SceneReader(scene, None, _HALO, "cubic", aligned=NOT_ALIGNED)
         if options.warped:
             ways["sources"] = lambda: _consume(_loader(plain, places, size))
         if importlib.util.find_spec("torchgeo"):
@@ -112,7 +112,7 @@ def _bare(files: Sequence[Any], places: WindowIndex, size: int) -> None:
 
 def _loader(reader: SceneReader, places: WindowIndex, size: int) -> DataLoader[Any]:
     """The windows as batches, without augmentation."""
-    dataset = WindowDataset([reader], places, size=size, halo=0)
+    dataset = WindowDataset([reader], places, size=size, halo=_HALO)
     return DataLoader(dataset, batch_size=_BATCH, collate_fn=stack)
 
 

@@ -203,16 +203,17 @@ class SceneReader:
             self._source_label = SceneLabels(scene.label, self.grid, scene.labels, self.rules)
         return self._source_label
 
-    def layers(self, row: int, column: int, height: int, width: int) -> Layers:
-        """All layers of a window whose upper left pixel is (row, column)."""
+    def layers(self, row: int, column: int, height: int, width: int, halo: int = 0) -> Layers:
+        """All layers of a window whose upper left pixel is (row, column), with a halo of more pixels on each side of the elevation alone."""
         mask, weight = self._labels(row, column, height, width)
+        dem = self.dem(row - halo, column - halo, height + 2 * halo, width + 2 * halo)
         if self._kept is not None:  # the kept mask already knows where the image has no data
             image = _cut(self._kept.image, (row, column, height, width), 0)
-            return Layers(image, self.dem(row, column, height, width), mask, weight)
+            return Layers(image, dem, mask, weight)
         image, missing = self.image(row, column, height, width)
         if missing is not None:
             mask[missing] = NO_IMAGE
-        return Layers(image, self.dem(row, column, height, width), mask, weight)
+        return Layers(image, dem, mask, weight)
 
     def strips(self, num_rows: int) -> Iterator[Layers]:
         """The scene from top to bottom by strips of `num_rows`, so that memory does not grow with its height."""

@@ -228,12 +228,11 @@ class WindowDataset(Dataset[dict[str, Any]]):
         """A window as it is."""
         reader, row, column = self._place(position)
         size, halo = self.size, self.halo
-        layers = reader.layers(row, column, size, size)
-        dem = reader.dem(row - halo, column - halo, size + 2 * halo, size + 2 * halo) if halo else layers.dem
+        layers = reader.layers(row, column, size, size, halo)
         counted = layers.mask
         for part in (np.s_[: int(self.index.skip_rows[position])], np.s_[:, : int(self.index.skip_columns[position])]):
             counted[part][counted[part] != NO_IMAGE] = IGNORE
-        return _sample(Layers(layers.image, dem, counted), reader.grid.pixel_size, f"{reader.scene.name}:{row}:{column}")
+        return _sample(Layers(layers.image, layers.dem, counted), reader.grid.pixel_size, f"{reader.scene.name}:{row}:{column}")
 
 
 def _sample(layers: Layers, pixel_size: tuple[float, float], tile: str) -> dict[str, Any]:
@@ -255,20 +254,20 @@ def stack(samples: Sequence[dict[str, Any]], drop: Modality | None = None) -> Ba
         drop: Modality to be NaN everywhere; labels stay as they are.
     """
     height, width, channels = samples[0]["image"].shape
-    image = np.empty((len(samples), channels, height, width), dtype=np.float32)
+    windows = [sample["image"].transpose(2, 0, 1) for sample in samples]
+    joined = np.empty((len(samples), channels, height, width), dtype=np.result_type(*windows))
+    image = torch.from_numpy(np.stack(windows, out=joined)).float()
     mask = np.stack([sample["mask"] for sample in samples])
     missing = mask == NO_IMAGE
-    for window, sample, gap in zip(image, samples, missing, strict=True):
-        window[...] = sample["image"].transpose(2, 0, 1)
-        if gap.any():
-            np.copyto(window, np.nan, where=gap)
+    if missing.any():
+        image.masked_fill_(torch.from_numpy(missing)[:, None], math.nan)
     mask |= missing.view(np.uint8)  # 254 becomes 255
-    dem = np.stack([sample["dem"] for sample in samples])[:, None]
+    dem = torch.from_numpy(np.stack([sample["dem"] for sample in samples]))[:, None]
     if drop is not None:
-        (image if drop == "image" else dem).fill(np.nan)
+        (image if drop == "image" else dem).fill_(math.nan)
     batch = Batch(
-        image=torch.from_numpy(image),
-        dem=torch.from_numpy(dem),
+        image=image,
+        dem=dem,
         mask=torch.from_numpy(mask),
         pixel_size=torch.tensor([sample["pixel_size"] for sample in samples], dtype=torch.float32),
         tile=[sample["tile"] for sample in samples],

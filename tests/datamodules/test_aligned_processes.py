@@ -69,26 +69,26 @@ def layers_of(root, place):
 
 @pytest.mark.slow
 def test_two_processes_at_once_make_each_layer_once(tmp_path):
-    root = make_scenes(tmp_path / "data", 3, 700)
+    root = make_scenes(tmp_path / "data", 2, 700)
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert finish(start(root, alone, "--processes", 1))[0] == 0
     results = [finish(process) for process in [start(root, shared, "--processes", number) for number in (1, 2)]]
     assert [code for code, _, _ in results] == [0, 0], results
     assert contents(shared) == contents(alone)
-    assert len(contents(shared)) == 9
+    assert len(contents(shared)) == 6
     assert not list((shared / UNFINISHED).glob("*.tif*"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_kill_leaves_nothing_that_is_taken_for_whole_and_no_process(tmp_path):
-    root = make_scenes(tmp_path / "data", 2, 2900)
+    root = make_scenes(tmp_path / "data", 2, 1600)
     alone, place = tmp_path / "alone", tmp_path / "cache"
     begin = time.monotonic()
     assert finish(start(root, alone, "--processes", 2))[0] == 0
     duration = time.monotonic() - begin
     expected, dice, unfinished = contents(alone), random.Random(0), 0
-    for _ in range(6):
+    for _ in range(5):
         process = start(root, place, "--processes", 2)
         time.sleep(dice.uniform(0.3, 0.95) * duration)
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []

@@ -171,8 +171,9 @@ class LandslideDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Make the aligned layers in one process, so that others find them."""
-        wanted = self._wanted(self.trainer.state.fn if self.trainer else None)
-        self._aligned([scene for split in wanted for scene in of_split(self.scenes, split)])
+        if self.cache_dir is not None:
+            wanted = self._wanted(self.trainer.state.fn if self.trainer else None)
+            self._aligned([scene for split in wanted for scene in of_split(self.scenes, split)])
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data set, check its files and list its windows; a split that is ready stays as it is.
@@ -201,9 +202,9 @@ class LandslideDataModule(L.LightningDataModule):
         return [split for split in SPLITS if split in present] if stage in (None, "fit") else list(required)
 
     def _aligned(self, scenes: Sequence[Scene]) -> dict[str, AlignedFiles]:
-        """Aligned layers of some scenes, made where they are missing."""
+        """Aligned layers of some scenes, made where they are missing; none without a cache."""
         if self.cache_dir is None:
-            return {}
+            return dict.fromkeys((scene.name for scene in scenes), NOT_ALIGNED)
         how: dict[str, Any] = {"margin": self.halo, "dem_resampling": self.dem_resampling, "rules": self.label_rules}
         return AlignedCache(Path(self.cache_dir), Path(self.root), untiled=self.cache_untiled, **how).files(scenes)
 
@@ -213,8 +214,7 @@ class LandslideDataModule(L.LightningDataModule):
         scenes = of_split(self.scenes, split)
         aligned = self._aligned(scenes)
         for scene in scenes:
-            files = aligned.get(scene.name, NOT_ALIGNED)
-            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling, self.label_rules, files)
+            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling, self.label_rules, aligned[scene.name])
             self._budget -= reader.keep(self._budget)
             self._readers[split].append(reader)
         windows = index_windows(self._readers[split], self.tile_size, self.tile_size, once=True)

@@ -230,7 +230,8 @@ class WindowDataset(Dataset[dict[str, Any]]):
         size, halo = self.size, self.halo
         layers = reader.layers(row, column, size, size, halo)
         counted = layers.mask
-        for part in (np.s_[: int(self.index.skip_rows[position])], np.s_[:, : int(self.index.skip_columns[position])]):
+        rows, columns = int(self.index.skip_rows[position]), int(self.index.skip_columns[position])
+        for part in (np.s_[:rows], np.s_[:, :columns]) if rows or columns else ():
             counted[part][counted[part] != NO_IMAGE] = IGNORE
         return _sample(Layers(layers.image, layers.dem, counted), reader.grid.pixel_size, f"{reader.scene.name}:{row}:{column}")
 
@@ -254,9 +255,9 @@ def stack(samples: Sequence[dict[str, Any]], drop: Modality | None = None) -> Ba
         drop: Modality to be NaN everywhere; labels stay as they are.
     """
     height, width, channels = samples[0]["image"].shape
-    windows = [sample["image"].transpose(2, 0, 1) for sample in samples]
-    joined = np.empty((len(samples), channels, height, width), dtype=np.result_type(*windows))
-    image = torch.from_numpy(np.stack(windows, out=joined)).float()
+    image = torch.empty(len(samples), channels, height, width)
+    for window, sample in zip(image, samples, strict=True):
+        window.copy_(torch.from_numpy(sample["image"]).permute(2, 0, 1))
     mask = np.stack([sample["mask"] for sample in samples])
     missing = mask == NO_IMAGE
     if missing.any():

@@ -28,7 +28,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from datamodules.alignment import BandOnGrid
+from datamodules.bands import BandOnGrid
 from datamodules.classes import IGNORE
 from datamodules.errors import UserError
 from datamodules.grid import Grid, open_raster, probe, read_window, streaming

@@ -29,7 +29,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from datamodules.aligned import GRADES, AlignedFiles, Content, Role, is_whole, write
 from datamodules.alignment import DemResampling, ElevationModel
 from datamodules.errors import UserError
-from datamodules.grid import Grid
+from datamodules.grid import Grid, streaming
 from datamodules.imagery import ImageRaster
 from datamodules.label_raster import LabelRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
@@ -219,7 +219,8 @@ class AlignedCache:
         elif layer.role == "dem":
             assert scene.dem is not None
             with closing(ElevationModel(scene.dem, grid, margin, self.dem_resampling, scene.overrides)) as dem:
-                dem.check()
+                with streaming():
+                    dem.check()
 
                 def elevations(row: int, column: int, height: int, width: int) -> tuple[Array, None]:
                     return dem.read(row - margin, column - margin, height, width)[None], None

@@ -12,6 +12,7 @@ from datamodules.aligned import NOT_ALIGNED, AlignedDem, AlignedFiles, AlignedIm
 from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel
 from datamodules.classes import IGNORE
 from datamodules.errors import UserError
+from datamodules.grid import streaming
 from datamodules.imagery import ImageRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.labels import SceneLabels
@@ -110,6 +111,7 @@ class SceneReader:
         scene = self.scene
         return ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling, scene.overrides) if scene.dem else None
 
+    @streaming()
     def _check_dem(self) -> tuple[float, float] | None:
         """Pixel size in metres of the elevation model's own grid, if there is one and it has data."""
         if isinstance(self._dem, AlignedDem):  # which was made of one that has been checked

@@ -84,6 +84,7 @@ def _parser() -> ArgumentParser:
             sub.add_argument("--max-parallel", type=int | None, default=None, help="runs at a time; default one a GPU, or one a core")
             sub.add_argument("--devices-per-run", type=int, default=1, help="GPUs of each run")
             sub.add_argument("--num-workers", type=int | None, default=None, help="loader workers a run; default 0 on CPU, else by cores")
+            sub.add_argument("--cache-dir", type=str | None, default=None, help="as data.cache_dir of zoo fit: folder for aligned layers")
             sub.add_argument("--timeout-minutes", type=float | None, default=None, help="end a run that takes longer; it counts as failed")
             sub.add_argument("--seeds", type=numbers, default=None, help="instead of the suite's own, as 0,1")
             sub.add_argument("--no-wandb", action="store_true", help="no offline wandb runs")
@@ -146,6 +147,8 @@ def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: A
         # On a CPU the cores train; beside a GPU they have nothing else to do.
         workers = min(launcher.threads - 1, 8) if launcher.uses_gpus else 0
     arguments = ["--devices", str(options.devices_per_run), "--num-workers", str(workers)]
+    if options.cache_dir is not None:
+        arguments += ["--cache-dir", str(Path(options.cache_dir).resolve())]
     return [*arguments, "--no-wandb"] if options.no_wandb else arguments
 
 

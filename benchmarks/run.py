@@ -48,14 +48,14 @@ def seed_everything(seed: int) -> None:
     L.seed_everything(seed, workers=True, verbose=False)
 
 
-def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1) -> LandslideDataModule:
-    """The data module of a run.
+def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1, cache_dir: str | None = None) -> LandslideDataModule:
+    """The data module of a run; workers and cache change its speed and never what it gives.
 
     Raises:
         UserError: The batch of the budget cannot be dealt out evenly over the devices.
     """
     if spec.budget is None or spec.seed is None:
-        return LandslideDataModule(str(root), num_workers=num_workers, seed=0, **spec.data_settings)
+        return LandslideDataModule(str(root), num_workers=num_workers, cache_dir=cache_dir, seed=0, **spec.data_settings)
     batch_size = int(spec.budget["batch_size"])
     if batch_size % devices:
         raise UserError(f"does not divide over {devices} devices", "change --devices-per-run", field="budget.batch_size", value=batch_size)
@@ -63,6 +63,7 @@ def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1)
         str(root),
         batch_size=batch_size // devices,
         num_workers=num_workers,
+        cache_dir=cache_dir,
         # An epoch is the stretch between two validations, so every checkpoint lies at the end of an epoch, where the sampler can resume.
         samples_per_epoch=spec.budget["validate_every"] * spec.budget["accumulate"] * batch_size,
         seed=spec.seed,
@@ -137,7 +138,7 @@ def _to_numpy(histograms: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def train_and_test(
-    spec: RunSpec, root: Path, work: Path, *, devices: int, num_workers: int, wandb: bool
+    spec: RunSpec, root: Path, work: Path, *, devices: int, num_workers: int, wandb: bool, cache_dir: str | None = None
 ) -> tuple[RunRecord, Histograms] | None:
     """Fit, validate and test one method.
 
@@ -147,6 +148,7 @@ def train_and_test(
         work: Folder for checkpoints and logs.
         devices: Processes of the run; the budget's batch is dealt out over them.
         num_workers: Loader workers of each process.
+        cache_dir: Folder of aligned layers, or None.
         wandb: Mirror the logs to an offline wandb run.
 
     Returns:
@@ -156,7 +158,7 @@ def train_and_test(
     assert spec.seed is not None
     budget, clock = spec.budget, Clock()
     seed_everything(spec.seed)
-    data = build_data(spec, root, num_workers=num_workers, devices=devices)
+    data = build_data(spec, root, num_workers=num_workers, devices=devices, cache_dir=cache_dir)
     model = create_method(spec.method, **spec.hyperparameters)
     checkpoints = Checkpoints(work / "checkpoints")
     resume = _resume_point(checkpoints, work)
@@ -260,6 +262,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--devices", type=int, default=1, help="GPUs (or CPU processes) of this run")
     parser.add_argument("--num-workers", type=int, default=0, help="loader workers of each process")
+    parser.add_argument("--cache-dir", default=None, help="folder for aligned layers")
     parser.add_argument("--no-wandb", action="store_true", help="no offline wandb run")
     options = parser.parse_args(list(arguments))
     try:
@@ -291,12 +294,18 @@ def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
         began = time.perf_counter()
         seed_everything(0)
         result: tuple[RunRecord, Histograms] = references.evaluate(
-            spec, build_data(spec, options.data, num_workers=options.num_workers), options.data, work
+            spec, build_data(spec, options.data, num_workers=options.num_workers, cache_dir=options.cache_dir), options.data, work
         )
         result[0].cost["seconds"] = round(time.perf_counter() - began, 3)
     else:
         trained = train_and_test(
-            spec, options.data, work, devices=options.devices, num_workers=options.num_workers, wandb=not options.no_wandb
+            spec,
+            options.data,
+            work,
+            devices=options.devices,
+            num_workers=options.num_workers,
+            wandb=not options.no_wandb,
+            cache_dir=options.cache_dir,
         )
         if trained is None:
             return 0

@@ -278,6 +278,8 @@ RESERVED_SETTINGS: Final = {
     "samples_per_epoch": "it follows from budget.validate_every",
     "seed": "it is the run's seed",
     "num_workers": "it is a matter of the machine: zoo-bench run --num-workers",
+    "cache_dir": "it is a matter of the machine: zoo-bench run --cache-dir",
+    "cache_untiled": "it never changes a result; leave it out",
 }
 """Arguments of the data module that a suite states elsewhere."""
 

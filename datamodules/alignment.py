@@ -22,8 +22,9 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from datamodules.bands import BandOnGrid
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, require_invertible, same_crs, transform_points
+from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, require_invertible, same_crs, tiled, transform_points
 from datamodules.imagery import nodata_of
 from datamodules.overrides import METRES_PER_UNIT, Nodata, Overrides
 
@@ -67,7 +68,7 @@ def _offset(grid: Grid, dataset: DatasetReader) -> tuple[int, int] | None:
     return round(row), round(column)
 
 
-class AlignedRaster:
+class AlignedRaster(BandOnGrid):
     """One band on the image grid, read by windows that may reach beyond it.
 
     A raster without georeference is taken pixel by pixel where the image has none either and both have one size.
@@ -79,17 +80,19 @@ class AlignedRaster:
         resampling: How to warp where the grids differ.
         nodata: Stated value of pixels without data.
 
+    Attributes:
+        files: The file and those beside it that GDAL reads with it.
+
     Raises:
         UserError: No coordinate system, or it does not overlap the image.
     """
 
     role: ClassVar[str]
-    dtype: ClassVar[str]
-    fill: ClassVar[float]
 
     def __init__(self, path: Path, grid: Grid, margin: int, resampling: Resampling, nodata: Nodata = None) -> None:
         self.path, self._grid = path, grid
         self._source = open_raster(path)
+        self.files = [Path(file) for file in self._source.files]
         tag = self._believed(self._source.nodata)
         self.nodata_tag = nodata_of(nodata, tag, self._source.dtypes[0], path, f"{self.role}_nodata")
         self.nodata = self.nodata_tag
@@ -123,6 +126,16 @@ class AlignedRaster:
         )
         self.nodata = math.nan
         self._row = self._column = margin
+
+    @property
+    def warped(self) -> bool:
+        """Whether its values are computed from others, because its own grid is not the image's."""
+        return self._dataset is not self._source
+
+    @property
+    def tiled(self) -> bool:
+        """Whether the file is fast to read by windows."""
+        return tiled(self._source)
 
     def _require_pixels_of(self, grid: Grid) -> None:
         """Refuse a raster without coordinate system that cannot be laid on the image pixel by pixel."""
@@ -162,26 +175,11 @@ class AlignedRaster:
         within = (columns > -_EDGE) & (columns < self._source.width + _EDGE) & (rows > -_EDGE) & (rows < self._source.height + _EDGE)
         return float(within.mean())
 
-    def read(self, row: int, column: int, height: int, width: int) -> Array:
-        """Values of a window whose upper left pixel is (row, column) of the image; (height, width), `fill` where there is no data."""
-        top, left = row + self._row, column + self._column
-        first_row, first_column = max(top, 0), max(left, 0)
-        last_row, last_column = min(top + height, self._dataset.height), min(left + width, self._dataset.width)
-        inside = last_row > first_row and last_column > first_column
-        whole = inside and (last_row - first_row, last_column - first_column) == (height, width)
-        if not whole:
-            values = np.full((height, width), self.fill, dtype=self.dtype)
-            if not inside:
-                return values
-        window = Window(first_column, first_row, last_column - first_column, last_row - first_row)
-        read = read_window(self._dataset, self.path, window)
-        part = self._convert(read)
-        if self._masked and self._dataset is self._source:  # a warp has seen to it
+    def _values(self, window: Window) -> Array:
+        part = self._convert(read_window(self._dataset, self.path, window))
+        if self._masked and not self.warped:  # a warp has seen to it
             part[self._source.read_masks(1, window=window) == 0] = self.fill
-        if whole:
-            return part
-        values[first_row - top : last_row - top, first_column - left : last_column - left] = part
-        return values
+        return part
 
     def _convert(self, read: Array) -> Array:
         """Raw values to the type and the fill value of this layer."""
@@ -192,7 +190,7 @@ class AlignedRaster:
 
     def close(self) -> None:
         """Close the file."""
-        self._dataset.close()
+        super().close()
         self._source.close()
 
 

@@ -90,12 +90,43 @@ def main(arguments: Sequence[str]) -> int:
     preview.add_argument("--bands", type=_positive, nargs="+", default=(), help="shown as red, green, blue, such as 4 3 2; or one as grey")
     preview.add_argument("--seed", type=int, default=0, help="of the choice of windows (default: %(default)s)")
 
-    for command in (describe, split, check, preview):
+    align = _align_command(commands)
+    for command in (describe, split, check, preview, align):
         _add_reading_options(command)
     options = parser.parse_args(list(arguments))
     _require_regrid(getattr(options, "regrid", "refuse"))
-    run = {"preview": _preview, "check": _check, "split": _split, "synthesize": _synthesize, "describe": _describe, "index": _index}
+    run = {
+        "align": _align,
+        "check": _check,
+        "describe": _describe,
+        "index": _index,
+        "preview": _preview,
+        "split": _split,
+        "synthesize": _synthesize,
+    }
     return run[options.command](options)
+
+
+def _align_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """The options of `zoo-data align`."""
+    command = commands.add_parser(
+        "align",
+        help="bring elevation models and labels onto the image grid once, as tiled files that training reads (data.cache_dir)",
+        description="Keep the layers that must be warped or drawn as tiled GeoTIFFs on the image grid, made in parallel; what is there "
+        "already is left. Training makes what is missing by itself; this does it ahead. Halo, resampling and label options must be "
+        "those of the training, else it makes its own.",
+    )
+    command.add_argument(
+        "root", type=Path, metavar="SCENES", help="scenes.csv, its folder, or a folder {train,val,test}/{images,dem,masks}"
+    )
+    command.add_argument("--cache-dir", type=Path, required=True, metavar="DIR", help="as data.cache_dir: a folder outside of the data")
+    command.add_argument("--untiled", action="store_true", help="as data.cache_untiled: also what lies on the grid in strips, PNG or JPEG")
+    command.add_argument("--halo", type=_positive_or_zero, default=1, help="as data.halo, pixels (default: %(default)s)")
+    command.add_argument(
+        "--dem-resampling", choices=("bilinear", "cubic"), default="cubic", help="as data.dem_resampling (default: %(default)s)"
+    )
+    command.add_argument("--processes", type=_positive, help="most processes (default: one a processor)")
+    return command
 
 
 def _require_regrid(value: str) -> None:
@@ -149,6 +180,14 @@ def _positive(text: str) -> int:
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
+    return value
+
+
+def _positive_or_zero(text: str) -> int:
+    """A whole number, not below 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be below 0, as {value} is")
     return value
 
 
@@ -217,6 +256,33 @@ def _split(options: argparse.Namespace) -> int:
         ignored = f"; {entry['landslides_ignored']} of {entry['landslides']} landslides ignored" if "landslides" in entry else ""
         print(f"fold {entry['fold']}: {'; '.join(parts)}{ignored}")
     print(f"{len(summary)} manifests in {options.out}/foldN/scenes.csv")
+    return 0
+
+
+def _align(options: argparse.Namespace) -> int:
+    """Make the aligned layers of a data set."""
+    from datamodules.aligned_cache import AlignedCache  # noqa: PLC0415 - rasterio, rich
+    from datamodules.overrides import regridded  # noqa: PLC0415 - as the others
+    from datamodules.scene import read_scenes  # noqa: PLC0415 - as the others
+
+    cache = AlignedCache(
+        options.cache_dir,
+        options.root,
+        margin=options.halo,
+        dem_resampling=options.dem_resampling,
+        rules=_rules(options),
+        untiled=options.untiled,
+    )
+    layers = cache.layers(regridded(read_scenes(options.root), options.regrid))
+    made = cache.build(layers, options.processes)
+    files = {layer.path for layer in layers}
+    if not files:
+        print(
+            "nothing to keep: every layer lies on the image grid" + ("" if options.untiled else "; --untiled keeps those that read slowly")
+        )
+        return 0
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{len(files)} aligned layers in {options.cache_dir} ({megabytes:,.1f} MB), {made} of them new; train with --data.cache_dir")
     return 0
 
 

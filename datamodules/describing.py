@@ -12,6 +12,7 @@ from rich.table import Table
 from datamodules.alignment import NO_IMAGE
 from datamodules.certainties import Tally, tally
 from datamodules.classes import IGNORE, LANDSLIDE
+from datamodules.grid import streaming
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.overrides import regridded
 from datamodules.reading import SceneReader
@@ -58,6 +59,7 @@ class SceneDescription:
     tallies: list[Tally]
 
 
+@streaming()
 def describe_scene(scene: Scene, tile_size: int, rules: LabelRules = DEFAULT_RULES) -> SceneDescription:
     """Read one scene from top to bottom and count."""
     reader = SceneReader(scene, image_channels=None, margin=0, dem_resampling="bilinear", rules=rules)

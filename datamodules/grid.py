@@ -11,6 +11,8 @@ An image without georeference gets its stated pixel size and an arbitrary place 
 import hashlib
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -43,6 +45,8 @@ _MOST_STRETCH: Final = 1.05  # UTM stays below 1.001, the Mars tiles of 14 degre
 _PIXEL_M: Final = (0.001, 1000.0)
 _MOST_OBLONG: Final = 10.0
 _EDGE_POINTS: Final = 65
+_STREAM_CACHE_MB: Final = 128
+_SMALL: Final = 512  # pixels of a ready-made tile, whose strips are all read anyway
 _EARTH_RADIUS_M: Final = 6_378_137.0
 _ENDS: Final = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 _TAIL_BYTES: Final = 4096  # some programs append notes after the end mark
@@ -135,6 +139,18 @@ def probe(dataset: DatasetReader, path: Path) -> None:
         UserError: The file is damaged.
     """
     read_window(dataset, path, Window(dataset.width - 1, dataset.height - 1, 1, 1))
+
+
+@contextmanager
+def streaming() -> Iterator[None]:
+    """A small cache of blocks in GDAL, for passes over whole scenes: by default it grows to a twentieth of the machine's memory."""
+    with rasterio.Env(GDAL_CACHEMAX=_STREAM_CACHE_MB):
+        yield
+
+
+def tiled(dataset: DatasetReader) -> bool:
+    """Whether a window costs little more than its own pixels: a GeoTIFF in tiles, or a small one."""
+    return bool(dataset.driver == "GTiff" and (dataset.block_shapes[0][1] != dataset.width or max(dataset.shape) <= _SMALL))
 
 
 def same_crs(one: CRS, other: CRS) -> bool:

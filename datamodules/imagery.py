@@ -17,7 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from datamodules.errors import UserError
-from datamodules.grid import Grid, georeferenced, image_grid, open_raster, probe, read_window, same_crs
+from datamodules.grid import Grid, georeferenced, image_grid, open_raster, probe, read_window, same_crs, tiled
 from datamodules.overrides import Nodata, Overrides
 
 Array = npt.NDArray[Any]
@@ -69,6 +69,7 @@ class ImageRaster:
         grid: The image's own grid, or the virtual one laid over it.
         num_bands: Bands of the image, an alpha band not counted.
         dtype: Type of its values, as numpy names it.
+        files: The file and those beside it that GDAL reads with it.
 
     Raises:
         UserError: Not readable, colours of a palette, no band but alpha, complex numbers, swapped axes, or a grid that is refused.
@@ -101,6 +102,7 @@ class ImageRaster:
             nodata_of(overrides.image_nodata, source.nodatavals[band - 1], self.dtype, path, "image_nodata") for band in self._bands
         ]
         self.grid = grid if grid is not None else image_grid(source, path, overrides)
+        self.files = [Path(file) for file in source.files]
         self._warped: tuple[DatasetReader, DatasetReader] | None = None
         if georeferenced(source) and not (source.transform == self.grid.transform and same_crs(source.crs, self.grid.crs)):
             self._warped = self._warp(Resampling.bilinear), self._warp(Resampling.nearest)
@@ -122,6 +124,16 @@ class ImageRaster:
             tolerance=_WARP_TOLERANCE,
             UNIFIED_SRC_NODATA="YES" if self.dtype == "uint8" else "PARTIAL",
         )
+
+    @property
+    def warped(self) -> bool:
+        """Whether its pixels are computed from others, because its own grid is not the scene's."""
+        return self._warped is not None
+
+    @property
+    def tiled(self) -> bool:
+        """Whether the file is fast to read by windows."""
+        return tiled(self._source)
 
     def check(self) -> None:
         """Find out whether the file is whole.

@@ -23,6 +23,33 @@ _ROUNDING = 1e-6
 """Of a pixel: two pixels of 0.1 m are 0.2 m apart, whatever floats say."""
 
 
+class GradeWeights:
+    """What grades of landslide count for: mask and loss weight.
+
+    Args:
+        grades: Certainty of each grade, from grade 1 on.
+        rules: What holds for the data set.
+
+    Attributes:
+        weights: Loss weight of each grade, from grade 1 on; 0 = ignored.
+        weighted: Some landslides count less than others, and are not ignored.
+    """
+
+    def __init__(self, grades: tuple[str, ...], rules: LabelRules) -> None:
+        self.weights = tuple(rules.weight_of(name) for name in grades)
+        self.weighted = any(0 < weight < 1 for weight in self.weights)
+        table, weight_of = np.full(256, IGNORE, dtype=np.uint8), np.zeros(256, dtype=np.float32)
+        table[BACKGROUND], weight_of[BACKGROUND] = BACKGROUND, 1
+        for grade, weight in enumerate(self.weights, start=LANDSLIDE):
+            table[grade], weight_of[grade] = LANDSLIDE if weight else IGNORE, weight
+        self._table, self._weight_of = table, weight_of
+        self._plain = self.weights in ((), (1.0,))  # grades are the mask already
+
+    def applied(self, grades: Array) -> tuple[Array, Array | None]:
+        """Mask, uint8: 0, 1, 255; and weight, float32, 0 where ignored, or None where all count alike."""
+        return grades if self._plain else self._table[grades], self._weight_of[grades] if self.weighted else None
+
+
 class SceneLabels:
     """Mask and weight of windows of one scene.
 
@@ -35,8 +62,7 @@ class SceneLabels:
     Attributes:
         source: The raster or the polygons, which give grades: 0 background, 1 and up landslide, 255 ignore.
         grades: Certainty of each grade, from grade 1 on; "" where none is stated.
-        weights: Loss weight of each grade, from grade 1 on; 0 = ignored.
-        weighted: Some landslides count less than others, and are not ignored.
+        weights, weighted: As in `GradeWeights`.
 
     Raises:
         UserError: As `LabelRaster` and `LabelPolygons`.
@@ -53,14 +79,9 @@ class SceneLabels:
             )
         self.source: LabelRaster | LabelPolygons = (LabelPolygons if vector else LabelRaster)(path, grid, columns, rules)
         self.grades = self.source.grades
-        self.weights = tuple(rules.weight_of(name) for name in self.grades)
-        self.weighted = any(0 < weight < 1 for weight in self.weights)
+        self._counted = GradeWeights(self.grades, rules)
+        self.weights, self.weighted = self._counted.weights, self._counted.weighted
         self._grid, self._radius_m = grid, rules.boundary_ignore_m
-        table, weight_of = np.full(256, IGNORE, dtype=np.uint8), np.zeros(256, dtype=np.float32)
-        table[BACKGROUND], weight_of[BACKGROUND] = BACKGROUND, 1
-        for grade, weight in enumerate(self.weights, start=LANDSLIDE):
-            table[grade], weight_of[grade] = LANDSLIDE if weight else IGNORE, weight
-        self._table, self._weight_of = table, weight_of
 
     def grades_at(self, row: int, column: int, height: int, width: int) -> Array:
         """Grades of a window as the source has them, uint8 (height, width): 0, 1 and up, 255."""
@@ -68,11 +89,12 @@ class SceneLabels:
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[Array, Array | None]:
         """Mask uint8 (height, width): 0, 1, 255; and weight float32 (height, width), 0 where ignored, or None where all count alike."""
-        grades = self._settled(row, column, height, width) if self._radius_m else self.grades_at(row, column, height, width)
-        return self._table[grades], self._weight_of[grades] if self.weighted else None
+        return self._counted.applied(self.settled(row, column, height, width))
 
-    def _settled(self, row: int, column: int, height: int, width: int) -> Array:
-        """Grades with 255 near boundaries: read with a margin, so that a window gives what the whole scene gives."""
+    def settled(self, row: int, column: int, height: int, width: int) -> Array:
+        """Grades with 255 near uncertain boundaries: read with a margin, so that a window gives what the whole scene gives."""
+        if not self._radius_m:
+            return self.grades_at(row, column, height, width)
         down, across = (math.floor(self._radius_m / side + _ROUNDING) for side in reversed(self._grid.pixel_size))
         first, left = max(row - down, 0), max(column - across, 0)
         last, right = min(row + height + down, self._grid.height), min(column + width + across, self._grid.width)

@@ -2,9 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final
 
 import lightning as L
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules.aligned import NOT_ALIGNED, AlignedFiles
+from datamodules.aligned_cache import AlignedCache
 from datamodules.alignment import DemResampling
 from datamodules.augmentation import Augmentation
 from datamodules.batch import Batch
@@ -24,27 +26,10 @@ from datamodules.reading import SceneReader
 from datamodules.sampling import ShardSampler, TrainingSampler
 from datamodules.scene import SPLITS, Scene, fingerprint, of_split, read_scenes
 from datamodules.statistics import DataStatistics, data_statistics
-from datamodules.windows import Modality, WindowDataset, WindowIndex, index_windows, stack
+from datamodules.windows import Modality, SplitSummary, WindowDataset, WindowIndex, index_windows, stack, summarise
 
 EVALUATED: Final = ("train", "val", "test")
 _MIN_LANDSLIDE: Final = 0.005
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """What one split holds, for records and tables.
-
-    Args:
-        scenes: Number of scenes.
-        windows: Number of windows that cover each pixel once.
-        km2: Area with a label and image data.
-        prevalence: Share of landslide in it; NaN where nothing is labelled.
-    """
-
-    scenes: int
-    windows: int
-    km2: float
-    prevalence: float
 
 
 class LandslideDataModule(L.LightningDataModule):
@@ -57,6 +42,9 @@ class LandslideDataModule(L.LightningDataModule):
         batch_size: Windows a step on each device.
         num_workers: Processes that read data; never changes what is read.
         cache_mb: Scenes are kept in memory, aligned, until they take this many MiB; the others are read window by window.
+        cache_dir: Folder, outside of the data, in which layers that must be warped or drawn are kept as tiled files on the image grid, made
+            once; null = they are computed anew for each window.
+        cache_untiled: Keep there also what lies on the grid in files that are slow to read by windows (strips, PNG, JPEG).
         samples_per_epoch: Training windows an epoch over all devices; null = as many as there are. Rounded up to whole batches.
         landslide_share: Share of training windows that hold landslides, in [0, 1]; null = as they come.
         hard_negative_share: Share of training windows drawn from hard negatives, background windows that look like landslides; with
@@ -98,6 +86,8 @@ class LandslideDataModule(L.LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 0,
         cache_mb: int = 512,
+        cache_dir: str | None = None,
+        cache_untiled: bool = False,
         samples_per_epoch: int | None = None,
         landslide_share: float | None = None,
         hard_negative_share: float = 0.0,
@@ -125,6 +115,7 @@ class LandslideDataModule(L.LightningDataModule):
         super().__init__()
         self.root, self.tile_size, self.train_stride = root, tile_size, max(tile_size // 2, 1) if train_stride is None else train_stride
         self.batch_size, self.num_workers, self.cache_mb = batch_size, num_workers, cache_mb
+        self.cache_dir, self.cache_untiled = cache_dir, cache_untiled
         self.samples_per_epoch, self.landslide_share = samples_per_epoch, landslide_share
         self.hard_negative_share, self.hard_negatives, self.hard_negative_pool = hard_negative_share, hard_negatives, hard_negative_pool
         self.mining_windows, self.mining_every, self.drop = mining_windows, mining_every, drop
@@ -178,21 +169,18 @@ class LandslideDataModule(L.LightningDataModule):
                 "is below 1", "set null for all windows", field="data.samples_per_epoch", value=self.samples_per_epoch, exit_code=2
             )
 
+    def prepare_data(self) -> None:
+        """Make the aligned layers in one process, so that others find them."""
+        if self.cache_dir is not None:
+            wanted = self._wanted(self.trainer.state.fn if self.trainer else None)
+            self._aligned([scene for split in wanted for scene in of_split(self.scenes, split)])
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data set, check its files and list its windows; a split that is ready stays as it is.
 
         Before training all splits are made ready, so that a mistake in the test scenes shows before the training and not after it.
         """
-        self.scenes = regridded(read_scenes(self.root), self.regrid)
-        present = {scene.split for scene in self.scenes}
-        required = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self._predicted,)}.get(
-            stage or "", EVALUATED
-        )
-        for split in required:
-            if split not in present:
-                raise UserError("no scene is in this split", "assign some to it", file=self.root, field="split", value=split)
-        wanted = [split for split in SPLITS if split in present] if stage in (None, "fit") else required
-        new = [split for split in wanted if split not in self._windows]
+        new = [split for split in self._wanted(stage) if split not in self._windows]
         for split in new:
             self._make_ready(split)
         if not any(self._windows[split].landslide.any() for split in new):
@@ -201,15 +189,36 @@ class LandslideDataModule(L.LightningDataModule):
         # Without `seed_everything` each process has a seed of its own, but all must deal from one deck.
         self.sampling_seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
 
+    def _wanted(self, stage: str | None) -> list[str]:
+        """Read which scenes there are, and tell the splits that a stage needs."""
+        self.scenes = regridded(read_scenes(self.root), self.regrid)
+        present = {scene.split for scene in self.scenes}
+        required = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self._predicted,)}.get(
+            stage or "", EVALUATED
+        )
+        for split in required:
+            if split not in present:
+                raise UserError("no scene is in this split", "assign some to it", file=self.root, field="split", value=split)
+        return [split for split in SPLITS if split in present] if stage in (None, "fit") else list(required)
+
+    def _aligned(self, scenes: Sequence[Scene]) -> dict[str, AlignedFiles]:
+        """Aligned layers of some scenes, made where they are missing; none without a cache."""
+        if self.cache_dir is None:
+            return dict.fromkeys((scene.name for scene in scenes), NOT_ALIGNED)
+        how: dict[str, Any] = {"margin": self.halo, "dem_resampling": self.dem_resampling, "rules": self.label_rules}
+        return AlignedCache(Path(self.cache_dir), Path(self.root), untiled=self.cache_untiled, **how).files(scenes)
+
     def _make_ready(self, split: str) -> None:
         """Open and check the scenes of a split and list its windows."""
         self._readers[split] = []
-        for scene in of_split(self.scenes, split):
-            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling, self.label_rules)
+        scenes = of_split(self.scenes, split)
+        aligned = self._aligned(scenes)
+        for scene in scenes:
+            reader = SceneReader(scene, self.image_channels, self.halo, self.dem_resampling, self.label_rules, aligned[scene.name])
             self._budget -= reader.keep(self._budget)
             self._readers[split].append(reader)
         windows = index_windows(self._readers[split], self.tile_size, self.tile_size, once=True)
-        self._summary[split] = self._summarise(split, windows)
+        self._summary[split] = summarise(self._readers[split], windows, self.tile_size)
         if split == "train":
             windows = index_windows(self._readers[split], self.tile_size, self.train_stride, once=False)
             windows = windows.take(windows.valid > 0)
@@ -223,13 +232,6 @@ class LandslideDataModule(L.LightningDataModule):
                 if self.hard_negatives == "terrain":
                     self.hard_negative_pools.add_scarps(self._readers["train"], windows, self.tile_size)
         self._windows[split] = windows
-
-    def _summarise(self, split: str, windows: WindowIndex) -> SplitSummary:
-        """Area and prevalence of a split from windows that count each pixel once."""
-        readers = self._readers[split]
-        area = np.array([np.prod(reader.grid.pixel_size) for reader in readers])[windows.scene] * windows.valid * self.tile_size**2 / 1e6
-        total, landslide = float(area.sum()), float((area * windows.landslide).sum())
-        return SplitSummary(len(readers), len(windows), total, landslide / total if total else math.nan)
 
     @property
     def _predicted(self) -> str:
@@ -274,7 +276,7 @@ class LandslideDataModule(L.LightningDataModule):
 
     def settings(self) -> dict[str, Any]:
         """What decides which windows there are and how they are read, in plain values for a checkpoint."""
-        unrelated = ("self", "root", "num_workers", "cache_mb")
+        unrelated = ("self", "root", "num_workers", "cache_mb", "cache_dir", "cache_untiled")
         names = (name for name in inspect.signature(type(self).__init__).parameters if name not in unrelated)
         return {name: getattr(self, name) for name in names}
 

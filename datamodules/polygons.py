@@ -25,6 +25,7 @@ from datamodules.label_rules import DEFAULT_RULES, MAX_GRADES, NO_COLUMNS, Label
 
 Array = npt.NDArray[Any]
 VECTOR_SUFFIXES: Final = frozenset({".gpkg", ".shp", ".geojson", ".json", ".fgb"})
+_SHAPEFILE: Final = frozenset({".shp", ".shx", ".dbf", ".prj", ".cpg"})
 
 
 class LabelPolygons:
@@ -146,6 +147,13 @@ def _require_whole_shapefile(path: Path) -> None:
         stated = 2 * int.from_bytes(stream.read(28)[24:])  # in words of 16 bits
     if not stated or path.stat().st_size < stated:
         raise UserError("is truncated", "copy the Shapefile anew", file=path, field="label")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file and those beside it that hold a part of it: of a shapefile, of a GeoPackage that is being written."""
+    if path.suffix.lower() == ".shp":
+        return sorted(file for file in path.parent.iterdir() if file.stem == path.stem and file.suffix.lower() in _SHAPEFILE)
+    return [file for file in (path, path.with_name(path.name + "-wal")) if file.exists()]
 
 
 def _features(path: Path, columns: LabelColumns) -> tuple[Any, Array, Array, Array]:

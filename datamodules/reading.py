@@ -3,20 +3,24 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.aligned import NOT_ALIGNED, AlignedDem, AlignedFiles, AlignedImage, AlignedLabels
 from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel
 from datamodules.classes import IGNORE
 from datamodules.errors import UserError
+from datamodules.grid import streaming
 from datamodules.imagery import ImageRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.labels import SceneLabels
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]
+_CLOSED: Final = {"_process": -1, "_image": None, "_dem": None, "_label": None, "_source_label": None}
+"""Of a reader without open files."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,28 @@ class SceneReader:
         margin: Pixels of elevation beyond the image that windows may ask for.
         dem_resampling: How to warp an elevation model on another grid.
         rules: How labels are read.
+        aligned: Files to read layers from that `datamodules.aligned_cache` has checked and made of the scene's own.
 
     Raises:
         UserError: A file that is missing, damaged, of the wrong kind or in another place.
     """
 
     def __init__(
-        self, scene: Scene, image_channels: int | None, margin: int, dem_resampling: DemResampling, rules: LabelRules = DEFAULT_RULES
+        self,
+        scene: Scene,
+        image_channels: int | None,
+        margin: int,
+        dem_resampling: DemResampling,
+        rules: LabelRules = DEFAULT_RULES,
+        aligned: AlignedFiles = NOT_ALIGNED,
     ) -> None:
-        self.scene, self.rules = scene, rules
+        self.scene, self.rules, self.aligned = scene, rules, aligned
         self._margin, self._dem_resampling = margin, dem_resampling
         self._process = -1
-        self._image: ImageRaster | None = None
-        self._dem: ElevationModel | None = None
-        self._label: SceneLabels | None = None
+        self._image: ImageRaster | AlignedImage | None = None
+        self._dem: ElevationModel | AlignedDem | None = None
+        self._label: SceneLabels | AlignedLabels | None = None
+        self._source_label: SceneLabels | None = None
         self._kept: Layers | None = None
         image = ImageRaster(scene.image, scene.overrides)
         self.grid, self.num_bands, self.image_dtype = image.grid, image.num_bands, image.dtype
@@ -72,39 +84,57 @@ class SceneReader:
                 field="image_channels",
                 value=image_channels,
             )
-        image.check()
-        self._open(image)
+        if aligned.image is None:
+            image.check()
+            self._open(image)
+        else:
+            image.close()
+            self._open()
         self.dem_pixel_size_m = self._check_dem()
-        labels = self.opened_labels()
-        self.weighted = labels is not None and labels.weighted
+        self.weighted = self._is_weighted()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_process": -1, "_image": None, "_dem": None, "_label": None, "_kept": None}
+        return {**self.__dict__, **_CLOSED, "_kept": None}
 
     def _open(self, image: ImageRaster | None = None) -> None:
         """Handles of this process: one that crossed a fork shares its file position with the parent's."""
         if self._process == os.getpid():
             return
-        scene = self.scene
-        self._image = image or ImageRaster(scene.image, scene.overrides, self.grid)
-        self._dem = ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling, scene.overrides) if scene.dem else None
-        self._label = SceneLabels(scene.label, self.grid, scene.labels, self.rules) if scene.label else None
+        scene, aligned = self.scene, self.aligned
         self._process = os.getpid()
+        self._image = AlignedImage(aligned.image) if aligned.image else image or ImageRaster(scene.image, scene.overrides, self.grid)
+        self._dem = AlignedDem(aligned.dem, self._margin) if aligned.dem else self._source_dem()
+        self._label = AlignedLabels(aligned.label, self.rules) if aligned.label else self.opened_labels()
 
+    def _source_dem(self) -> ElevationModel | None:
+        """The scene's own elevation model, if it has one."""
+        scene = self.scene
+        return ElevationModel(scene.dem, self.grid, self._margin, self._dem_resampling, scene.overrides) if scene.dem else None
+
+    @streaming()
     def _check_dem(self) -> tuple[float, float] | None:
         """Pixel size in metres of the elevation model's own grid, if there is one and it has data."""
+        if isinstance(self._dem, AlignedDem):  # which was made of one that has been checked
+            source = self._source_dem()
+            assert source is not None
+            source.close()
+            return source.pixel_size_m
         if self._dem is None:
             return None
         self._dem.check()
         return self._dem.pixel_size_m
 
+    def _is_weighted(self) -> bool:
+        """Whether some landslides count less than others."""
+        return self._label is not None and self._label.weighted
+
     def close(self) -> None:
         """Close the files of this process; the next read opens them again."""
         if self._process == os.getpid():
-            for file in (self._image, self._dem, self._label):
+            for file in (self._image, self._dem, self._label, self._source_label):
                 if file is not None:
                     file.close()
-        self._process, self._image, self._dem, self._label = -1, None, None, None
+        self.__dict__.update(_CLOSED)
 
     def keep(self, budget: int) -> int:
         """Hold the whole scene in memory if it takes at most `budget` bytes, and close its files.
@@ -120,7 +150,9 @@ class SceneReader:
             label, weight = self._labels(0, 0, height, width)
             if missing is not None:
                 label[missing] = NO_IMAGE
-            self._kept = Layers(image, self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label, weight)
+            self._kept = Layers(
+                np.ascontiguousarray(image), self.dem(-margin, -margin, height + 2 * margin, width + 2 * margin), label, weight
+            )
         # Handles are opened again where windows are read: a data set may hold more files than a process may have open.
         self.close()
         return size if self._kept is not None else 0
@@ -136,8 +168,9 @@ class SceneReader:
         first_row, first_column = max(row, 0), max(column, 0)
         last_row, last_column = min(row + height, self.grid.height), min(column + width, self.grid.width)
         bands, missing = self._image.read(first_row, first_column, last_row - first_row, last_column - first_column)
-        # OpenCV, which moves the pixels, knows these two types for any number of bands.
-        values = np.ascontiguousarray(bands.transpose(1, 2, 0), dtype=np.uint8 if bands.dtype == np.uint8 else np.float32)
+        # Two types that OpenCV knows for any number of bands. In memory the bands stay one after the other, as batches want them: moving
+        # them costs more than reading them.
+        values = bands.transpose(1, 2, 0).astype(np.uint8 if bands.dtype == np.uint8 else np.float32, copy=False)
         if values.shape[:2] == (height, width):
             return values, missing if missing is not None and missing.any() else None
         place = (row - first_row, column - first_column, height, width)
@@ -161,24 +194,28 @@ class SceneReader:
         if self._kept is not None:
             weight = None if self._kept.weight is None else _cut(self._kept.weight, place, 0)
             return _cut(self._kept.mask, place, NO_IMAGE), weight
-        labels = self.opened_labels()
-        return (np.full((height, width), IGNORE, dtype=np.uint8), None) if labels is None else labels.read(*place)
+        self._open()
+        return (np.full((height, width), IGNORE, dtype=np.uint8), None) if self._label is None else self._label.read(*place)
 
     def opened_labels(self) -> SceneLabels | None:
         """The label's source, with grades of certainty; None for a scene that has no label."""
         self._open()
-        return self._label
+        scene = self.scene
+        if self._source_label is None and scene.label is not None:
+            self._source_label = SceneLabels(scene.label, self.grid, scene.labels, self.rules)
+        return self._source_label
 
-    def layers(self, row: int, column: int, height: int, width: int) -> Layers:
-        """All layers of a window whose upper left pixel is (row, column)."""
+    def layers(self, row: int, column: int, height: int, width: int, halo: int = 0) -> Layers:
+        """All layers of a window whose upper left pixel is (row, column), with a halo of more pixels on each side of the elevation alone."""
         mask, weight = self._labels(row, column, height, width)
+        dem = self.dem(row - halo, column - halo, height + 2 * halo, width + 2 * halo)
         if self._kept is not None:  # the kept mask already knows where the image has no data
             image = _cut(self._kept.image, (row, column, height, width), 0)
-            return Layers(image, self.dem(row, column, height, width), mask, weight)
+            return Layers(image, dem, mask, weight)
         image, missing = self.image(row, column, height, width)
         if missing is not None:
             mask[missing] = NO_IMAGE
-        return Layers(image, self.dem(row, column, height, width), mask, weight)
+        return Layers(image, dem, mask, weight)
 
     def strips(self, num_rows: int) -> Iterator[Layers]:
         """The scene from top to bottom by strips of `num_rows`, so that memory does not grow with its height."""

@@ -26,7 +26,7 @@ LABEL_COLUMNS: Final = tuple(item.name for item in fields(LabelColumns))
 OPTIONAL_COLUMNS: Final = (*OVERRIDE_COLUMNS, *LABEL_COLUMNS)
 """Read where the header has them, written where a scene states something."""
 SPLITS: Final = ("train", "val", "test", "predict")
-_WHOLE_CONTENT_BYTES: Final = 64 * 2**20
+WHOLE_CONTENT_BYTES: Final = 64 * 2**20
 _SAMPLE_BYTES: Final = 2**20
 _SUFFIXES: Final = (".tif", ".tiff")
 _ALIKE: Final = 0.85
@@ -311,7 +311,7 @@ def content_digest(file: Path) -> bytes:
     size = file.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with file.open("rb") as stream:
-        if size <= _WHOLE_CONTENT_BYTES:
+        if size <= WHOLE_CONTENT_BYTES:
             digest.update(stream.read())
         else:
             for part in range(64):

@@ -5,15 +5,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from datamodules.alignment import NO_IMAGE
+from datamodules.grid import streaming
 from datamodules.reading import SceneReader
 
 Array = npt.NDArray[Any]
+_STRIP_PIXELS: Final = 2**21
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,21 @@ class RunningMoments:
         return np.where(self.count > 0, np.sqrt(self._squares / np.maximum(self.count, 1)), np.nan)
 
 
+@streaming()
 def data_statistics(readers: Iterable[SceneReader], image_channels: int, strip_rows: int) -> DataStatistics:
     """Statistics over all pixels of some scenes that have data and a label other than 255.
 
     Args:
         readers: One a scene.
         image_channels: Bands of each image.
-        strip_rows: Rows that are read at a time.
+        strip_rows: Rows that are read at a time; fewer of scenes so wide that their moments would take much memory.
     """
     image, elevation = RunningMoments(image_channels), RunningMoments(1)
     for reader in readers:
-        for layers in reader.strips(strip_rows):
+        for layers in reader.strips(max(1, min(strip_rows, _STRIP_PIXELS // reader.grid.width))):
             known = layers.mask < NO_IMAGE
-            image.update(layers.image[known].T)
+            # Sums depend on their order, which must not depend on how a reader lays out its pixels.
+            image.update(np.ascontiguousarray(layers.image)[known].T)
             elevation.update(np.where(known, layers.dem, np.nan).reshape(1, -1))
         reader.close()
     return DataStatistics(_plain(image.mean), _plain(image.std), float(elevation.mean[0]), float(elevation.std[0]))

@@ -4,8 +4,9 @@ Evaluation windows cover each pixel of a scene exactly once: windows at the far 
 neighbour before has already counted are 255 in the mask. Scenes smaller than a window are padded with NaN and 255.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -18,6 +19,7 @@ from datamodules.alignment import NO_IMAGE
 from datamodules.augmentation import Augmentation, crop
 from datamodules.batch import Batch
 from datamodules.classes import IGNORE, LANDSLIDE
+from datamodules.grid import streaming
 from datamodules.reading import Layers, SceneReader
 
 _STRIP_ROWS: Final = 256
@@ -69,6 +71,7 @@ class WindowIndex:
         return WindowIndex(**{name: getattr(self, name)[keep] for name in self.__dataclass_fields__})
 
 
+@streaming()
 def index_windows(readers: Sequence[SceneReader], size: int, stride: int, *, once: bool) -> WindowIndex:
     """List windows and count what they hold, strip by strip, so that memory does not grow with the height of a scene.
 
@@ -117,6 +120,36 @@ def _count_strip(reader: SceneReader, row: int, height: int) -> tuple[Array, Arr
         valid += (label != IGNORE).sum(axis=0)
         landslide += (label == LANDSLIDE).sum(axis=0)
     return np.concatenate([[0], valid.cumsum()]), np.concatenate([[0], landslide.cumsum()])
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What one split holds, for records and tables.
+
+    Args:
+        scenes: Number of scenes.
+        windows: Number of windows that cover each pixel once.
+        km2: Area with a label and image data.
+        prevalence: Share of landslide in it; NaN where nothing is labelled.
+    """
+
+    scenes: int
+    windows: int
+    km2: float
+    prevalence: float
+
+
+def summarise(readers: Sequence[SceneReader], windows: WindowIndex, size: int) -> SplitSummary:
+    """Area and prevalence of scenes from windows that count each pixel once.
+
+    Args:
+        readers: One a scene.
+        windows: Of all of them.
+        size: Pixels of a window along each axis.
+    """
+    area = np.array([np.prod(reader.grid.pixel_size) for reader in readers])[windows.scene] * windows.valid * size**2 / 1e6
+    total, landslide = float(area.sum()), float((area * windows.landslide).sum())
+    return SplitSummary(len(readers), len(windows), total, landslide / total if total else math.nan)
 
 
 class WindowDataset(Dataset[dict[str, Any]]):
@@ -182,6 +215,7 @@ class WindowDataset(Dataset[dict[str, Any]]):
         halo, wide = self.halo, self.size + 2 * self.halo
         layers, pixel_size = reader.layers(row - halo, column - halo, wide, wide), reader.grid.pixel_size
         if self.augmentation is not None:
+            layers = replace(layers, image=np.ascontiguousarray(layers.image))  # OpenCV moves pixels, not bands
             layers, pixel_size = self.augmentation(layers, pixel_size, seed, halo)
         else:
             layers = Layers(crop(layers.image, halo), layers.dem, crop(layers.mask, halo))
@@ -194,12 +228,12 @@ class WindowDataset(Dataset[dict[str, Any]]):
         """A window as it is."""
         reader, row, column = self._place(position)
         size, halo = self.size, self.halo
-        layers = reader.layers(row, column, size, size)
-        dem = reader.dem(row - halo, column - halo, size + 2 * halo, size + 2 * halo) if halo else layers.dem
+        layers = reader.layers(row, column, size, size, halo)
         counted = layers.mask
-        for part in (np.s_[: int(self.index.skip_rows[position])], np.s_[:, : int(self.index.skip_columns[position])]):
+        rows, columns = int(self.index.skip_rows[position]), int(self.index.skip_columns[position])
+        for part in (np.s_[:rows], np.s_[:, :columns]) if rows or columns else ():
             counted[part][counted[part] != NO_IMAGE] = IGNORE
-        return _sample(Layers(layers.image, dem, counted), reader.grid.pixel_size, f"{reader.scene.name}:{row}:{column}")
+        return _sample(Layers(layers.image, layers.dem, counted), reader.grid.pixel_size, f"{reader.scene.name}:{row}:{column}")
 
 
 def _sample(layers: Layers, pixel_size: tuple[float, float], tile: str) -> dict[str, Any]:
@@ -221,20 +255,20 @@ def stack(samples: Sequence[dict[str, Any]], drop: Modality | None = None) -> Ba
         drop: Modality to be NaN everywhere; labels stay as they are.
     """
     height, width, channels = samples[0]["image"].shape
-    image = np.empty((len(samples), channels, height, width), dtype=np.float32)
+    image = torch.empty(len(samples), channels, height, width)
+    for window, sample in zip(image, samples, strict=True):
+        window.copy_(torch.from_numpy(sample["image"]).permute(2, 0, 1))
     mask = np.stack([sample["mask"] for sample in samples])
     missing = mask == NO_IMAGE
-    for window, sample, gap in zip(image, samples, missing, strict=True):
-        window[...] = sample["image"].transpose(2, 0, 1)
-        if gap.any():
-            np.copyto(window, np.nan, where=gap)
+    if missing.any():
+        image.masked_fill_(torch.from_numpy(missing)[:, None], math.nan)
     mask |= missing.view(np.uint8)  # 254 becomes 255
-    dem = np.stack([sample["dem"] for sample in samples])[:, None]
+    dem = torch.from_numpy(np.stack([sample["dem"] for sample in samples]))[:, None]
     if drop is not None:
-        (image if drop == "image" else dem).fill(np.nan)
+        (image if drop == "image" else dem).fill_(math.nan)
     batch = Batch(
-        image=torch.from_numpy(image),
-        dem=torch.from_numpy(dem),
+        image=image,
+        dem=dem,
         mask=torch.from_numpy(mask),
         pixel_size=torch.tensor([sample["pixel_size"] for sample in samples], dtype=torch.float32),
         tile=[sample["tile"] for sample in samples],

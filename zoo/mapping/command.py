@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from datamodules.errors import UserError
 from datamodules.scene import Scene, of_split, read_scenes
 from zoo.mapping.maps import MapOptions, Mapper, SceneMap
+from zoo.page import require_page, write_page
 
 _RANKS: Final = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
 """What torchrun and SLURM tell a process of its place among all: rank, number of processes, rank on this machine."""
@@ -57,6 +58,8 @@ def map_command(arguments: Sequence[str]) -> int:
     if given.image is not None:
         scene = Scene(given.image.stem.replace(":", "_"), given.image, given.dem, None, "predict")
         mapper = Mapper(given.ckpt, options)
+        if given.html is not None:
+            require_page(given.html, {"image": given.image, "elevation model": given.dem, "map": given.out})
         plans = [mapper.plan(scene, given.out)]
     else:
         rank, size, options = _share(os.environ, options)
@@ -65,7 +68,11 @@ def map_command(arguments: Sequence[str]) -> int:
         plans = [mapper.plan(scene, given.out / f"{scene.name}.tif") for scene in _chosen(given.scenes, given.dem)][rank::size]
     with _progress() as watch:
         for plan in plans:
-            print(_report(mapper.map(plan, watch(plan.out.name))))
+            result = mapper.map(plan, watch(plan.out.name))
+            print(_report(result))
+            if given.html is not None:
+                scene, page = plan.scene, given.html if given.image else given.html / f"{plan.scene.name}.html"
+                write_page(result.probability, page, image=scene.image, dem=scene.dem or given.dem, overrides=scene.overrides)
     return 0
 
 
@@ -126,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dem", type=Path, metavar="TIF", help="elevation model in metres, on any grid")
     parser.add_argument("--scenes", type=Path, metavar="CSV", help="manifest, whose scenes of split predict (else test) are mapped")
     parser.add_argument("--out", type=Path, required=True, metavar="TIF", help="the map; with --scenes, the folder of the maps")
+    parser.add_argument(
+        "--html", type=Path, metavar="HTML", help="write the map as one offline page too; with --scenes, the folder of the pages"
+    )
     parser.add_argument("--tile", type=int, default=None, metavar="PIXELS", help="side of a tile (default: as in training)")
     parser.add_argument("--overlap", type=float, default=default.overlap, help="share of a tile, 0 to 0.5 (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=default.batch_size, help="tiles at a time (default: %(default)s)")

@@ -50,7 +50,7 @@ def probability_picture(dataset: DatasetReader, path: Path, grid: Grid) -> bytes
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         value = low if low < -_ROUNDING else high
         raise UserError("is no probability", "give a map of `zoo map`, or a raster of 0 to 1", file=path, field="probability", value=value)
-    return encoded(np.where(missing, NO_DATA, np.rint(probability * STEPS)).astype(np.uint8), ".png", cv2.IMWRITE_PNG_COMPRESSION, 9)
+    return encoded(np.where(missing, NO_DATA, np.rint(probability * STEPS)).astype(np.uint8), ".png", cv2.IMWRITE_PNG_COMPRESSION, 6)
 
 
 def image_picture(path: Path, grid: Grid, overrides: Overrides) -> bytes:

@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -56,24 +56,33 @@ def map_command(arguments: Sequence[str]) -> int:
     if (given.scenes is None) == (given.image is None):
         raise UserError("give either --image or --scenes", "see `zoo map --help`", field="image", exit_code=2)
     if given.image is not None:
-        scene = Scene(given.image.stem.replace(":", "_"), given.image, given.dem, None, "predict")
-        mapper = Mapper(given.ckpt, options)
-        if given.html is not None:
-            require_page(given.html, {"image": given.image, "elevation model": given.dem, "map": given.out})
-        plans = [mapper.plan(scene, given.out)]
+        scenes = [Scene(given.image.stem.replace(":", "_"), given.image, given.dem, None, "predict")]
+        outs = [_Outs(given.out, given.html)]
+        rank, size = 0, 1
     else:
         rank, size, options = _share(os.environ, options)
-        mapper = Mapper(given.ckpt, options)
-        # All are checked before the first is mapped, by every rank, so that a mistake in the last does not show after hours.
-        plans = [mapper.plan(scene, given.out / f"{scene.name}.tif") for scene in _chosen(given.scenes, given.dem)][rank::size]
+        scenes = _chosen(given.scenes, given.dem)
+        outs = [_Outs(given.out / f"{scene.name}.tif", given.html and given.html / f"{scene.name}.html") for scene in scenes]
+    mapper = Mapper(given.ckpt, options)
+    # All are checked before the first is mapped, by every rank, so that a mistake in the last does not show after hours.
+    plans = [mapper.plan(scene, out.map) for scene, out in zip(scenes, outs, strict=True)]
+    for scene, out, plan in zip(scenes, outs, plans, strict=True):
+        if out.page is not None:
+            require_page(out.page, replace(scene, overrides=plan.scene.overrides), plan.grid)
     with _progress() as watch:
-        for plan in plans:
-            result = mapper.map(plan, watch(plan.out.name))
+        for scene, out, plan in list(zip(scenes, outs, plans, strict=True))[rank::size]:
+            result = mapper.map(plan, watch(out.map.name))
             print(_report(result))
-            if given.html is not None:
-                scene, page = plan.scene, given.html if given.image else given.html / f"{plan.scene.name}.html"
-                write_page(result.probability, page, image=scene.image, dem=scene.dem or given.dem, overrides=scene.overrides)
+            if out.page is not None:
+                write_page(result.probability, out.page, image=scene.image, dem=scene.dem, overrides=plan.scene.overrides)
     return 0
+
+
+class _Outs(NamedTuple):
+    """Where the map of a scene goes, and its page if one is wanted."""
+
+    map: Path
+    page: Path | None
 
 
 def _chosen(manifest: Path, dem: Path | None) -> list[Scene]:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -15,10 +16,12 @@ from typing import Final
 
 from rasterio.io import DatasetReader
 
+from datamodules.alignment import ElevationModel
 from datamodules.errors import UserError
-from datamodules.grid import georeferenced, image_grid, open_raster
+from datamodules.grid import Grid, georeferenced, image_grid, open_raster
 from datamodules.overrides import Overrides
 from datamodules.preview.page import STYLE
+from datamodules.scene import Scene
 from zoo.page.frame import Frame
 from zoo.page.landslides import Landslides, read_landslides
 from zoo.page.pictures import data_uri, hillshade_picture, image_picture, probability_picture
@@ -48,16 +51,25 @@ class _Sources:
     overrides: Overrides
 
 
-def require_page(out: Path, inputs: Mapping[str, Path | None]) -> None:
-    """Refuse, before a map is made, a page that could not be written.
+def require_page(out: Path, scene: Scene, grid: Grid) -> None:
+    """Refuse, before a map is made, what would keep its page from being made.
 
     Args:
         out: The page.
-        inputs: Files that it must not replace, by what they are.
+        scene: Whose map it will show.
+        grid: Of the map.
 
     Raises:
-        UserError: A name that is not of a page, or of one of the inputs.
+        UserError: A name that cannot be, or an elevation model that cannot be read.
     """
+    _require_name(out, {"image": scene.image, "elevation model": scene.dem, "label": scene.label})
+    if scene.dem is not None:
+        with closing(ElevationModel(scene.dem, grid, 1, "bilinear", scene.overrides)) as model:
+            model.check()
+
+
+def _require_name(out: Path, inputs: Mapping[str, Path | None]) -> None:
+    """Refuse a name that is not of a page, or of one of the inputs."""
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError("is no name of a page", "end it with .html", field="html", value=str(out), exit_code=2)
     for role, file in inputs.items():
@@ -98,7 +110,7 @@ def write_page(
     """
     of = _Sources(Path(probability), *(Path(file) if file is not None else None for file in (image, dem, inventory)), overrides)
     out = Path(out)
-    require_page(out, {"map": of.probability, "image": of.image, "elevation model": of.dem, "inventory": of.inventory})
+    _require_name(out, {"map": of.probability, "image": of.image, "elevation model": of.dem, "inventory": of.inventory})
     if of.image is not None and not _can_be_placed(of.image):
         say(f"{out.name}: {of.image.name} has no georeference, so the page does not show it")
         of = _Sources(of.probability, None, of.dem, of.inventory, of.overrides)

@@ -29,7 +29,7 @@ class Browser:
         self.driver.get(self._page)
         self.wait(ready)
 
-    def wait(self, script: str, seconds: float = 30) -> None:
+    def wait(self, script: str, seconds: float = 120) -> None:
         """Wait until a script returns something true."""
         from selenium.webdriver.support.ui import WebDriverWait
 

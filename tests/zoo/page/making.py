@@ -42,5 +42,5 @@ def write_inventory(path, shapes, fields, crs="EPSG:32648", layer="landslides"):
 
 def box(column, row, width, height, transform=PLACE):
     """A polygon along pixel edges."""
-    (left, top), (right, bottom) = transform * (column, row), transform * (column + width, row + height)
-    return shapely.box(left, bottom, right, top)
+    at = transform
+    return shapely.box(at.c + column * at.a, at.f + (row + height) * at.e, at.c + (column + width) * at.a, at.f + row * at.e)

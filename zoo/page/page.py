@@ -120,6 +120,13 @@ def write_page(
             content = _page(dataset, Frame.of(grid, side), of).encode()
             if len(content) <= MOST_BYTES:
                 break
+        else:
+            raise UserError(
+                f"has attributes so long that the page would be over {MOST_BYTES // 10**6} MB",
+                "leave some of its columns out",
+                file=of.inventory,
+                field="inventory",
+            )
     _write(out, content)
     return out
 
@@ -146,7 +153,7 @@ def _page(dataset: DatasetReader, frame: Frame, of: _Sources) -> str:
         "frame": frame.size,
         "unit_m": frame.unit_m,
         "bounds": frame.grid.bounds,
-        "threshold": _threshold(tags),
+        "threshold": _threshold(tags, of.probability),
         "colours": _colours(),
         "landslides": shown,
     }
@@ -167,12 +174,13 @@ def _page(dataset: DatasetReader, frame: Frame, of: _Sources) -> str:
     )
 
 
-def _threshold(tags: Mapping[str, str]) -> float:
+def _threshold(tags: Mapping[str, str], path: Path) -> float:
     """Where the slider starts: at the threshold of the map, or half where it states none."""
+    text = tags.get("ZOO_THRESHOLD", "0.5")
     try:
-        return float(tags.get("ZOO_THRESHOLD", "0.5"))
-    except ValueError:
-        return 0.5
+        return float(text)
+    except ValueError as error:
+        raise UserError("is no number", "make the map anew", file=path, field="ZOO_THRESHOLD", value=text) from error
 
 
 def _colours() -> str:

@@ -25,6 +25,7 @@ from zoo.mapping.raster import NO_DATA, STEPS
 Array = npt.NDArray[Any]
 _QUALITY: Final = 80
 _ROUNDING: Final = 1e-5
+_STRIP_ROWS: Final = 128
 
 
 def probability_picture(dataset: DatasetReader, path: Path, grid: Grid) -> bytes:
@@ -61,11 +62,16 @@ def image_picture(path: Path, grid: Grid, overrides: Overrides) -> bytes:
         grid: Of the picture.
         overrides: What is stated about the image.
     """
+    known = np.ones((grid.height, grid.width), dtype=bool)
     with closing(ImageRaster(path, overrides, grid)) as image:
-        values, missing = image.read(0, 0, grid.height, grid.width)
         bands = natural_bands(path, image.num_bands)
-    known = np.ones(values.shape[1:], dtype=bool) if missing is None else ~missing
-    shown = np.moveaxis(values[bands], 0, -1).astype(np.float64)
+        shown = np.zeros((*known.shape, len(bands)), dtype=np.float32)
+        for row in range(0, grid.height, _STRIP_ROWS):  # an image may have hundreds of bands
+            rows = slice(row, min(row + _STRIP_ROWS, grid.height))
+            values, missing = image.read(row, 0, rows.stop - row, grid.width)
+            shown[rows] = np.moveaxis(values[bands], 0, -1)
+            if missing is not None:
+                known[rows] = ~missing
     if known.any():
         low, high = np.percentile(shown[known], PERCENTILES, axis=0)
         shown = np.clip((shown - low) / np.maximum(high - low, 1e-12), 0, 1)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib import resources
 from os import PathLike
@@ -108,12 +108,12 @@ def write_page(
     Raises:
         UserError: An input that cannot be read, does not lie on the map, or is no probability.
     """
-    of = _Sources(Path(probability), *(Path(file) if file is not None else None for file in (image, dem, inventory)), overrides)
+    of = _Sources(Path(probability), _path(image), _path(dem), _path(inventory), overrides)
     out = Path(out)
     _require_name(out, {"map": of.probability, "image": of.image, "elevation model": of.dem, "inventory": of.inventory})
     if of.image is not None and not _can_be_placed(of.image):
         say(f"{out.name}: {of.image.name} has no georeference, so the page does not show it")
-        of = _Sources(of.probability, None, of.dem, of.inventory, of.overrides)
+        of = replace(of, image=None)
     with open_raster(of.probability) as dataset:
         grid = image_grid(dataset, of.probability, NOTHING_STATED)
         for side in _SIDES:
@@ -129,6 +129,10 @@ def write_page(
             )
     _write(out, content)
     return out
+
+
+def _path(file: File | None) -> Path | None:
+    return Path(file) if file is not None else None
 
 
 def _can_be_placed(image: Path) -> bool:

@@ -163,10 +163,10 @@ def test_texts_of_files_are_inert(opened):
 
 def test_the_fixture_hears_errors_and_requests(browser, tmp_path):
     page = tmp_path / "bad.html"
-    page.write_text("<!doctype html><img src='https://example.org/a.png'><script>throw new Error('oh')</script>")
+    page.write_text("<!doctype html><img src='https://example.invalid/a.png'><script>throw new Error('oh')</script>")
     browser.open(page)
     browser.frames()
     complaints = " ".join(browser.complaints())
-    assert "request: https://example.org/a.png" in complaints
+    assert "request: https://example.invalid/a.png" in complaints
     assert "Uncaught Error: oh" in complaints
     browser.complaints()

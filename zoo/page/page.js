@@ -217,11 +217,11 @@
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const value = (line) => rows[Number(line.dataset.at)][column], sign = down ? -1 : 1;
       const order = (one, other) => (typeof one === "string" ? one.localeCompare(other) : one - other);
-      written.sort((one, other) => {
+      const sorted = written.toSorted((one, other) => {
         const [a, b] = [value(one), value(other)];
         return a === null || b === null ? (a === null) - (b === null) : sign * order(a, b); // empty ones last, either way
       });
-      body.replaceChildren(...written);
+      body.replaceChildren(...sorted);
     });
   }
   byId("outlines")?.addEventListener("change", (event) => shapes.classList.toggle("off", !event.target.checked));

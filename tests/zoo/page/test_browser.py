@@ -85,14 +85,14 @@ def test_the_slider_moves_the_overlay(opened, probability):
 
 def test_a_row_selects_its_polygon_and_a_polygon_its_row(opened):
     whole = view_of(opened)
-    opened.find("#rows tr:nth-child(2)").click()
-    assert opened.run(SELECTED) == [[1], [1]]
+    opened.find("#rows tr:nth-child(3)").click()
+    assert opened.run(SELECTED) == [[2], [2]]
     x, y, width, height = view_of(opened)
-    assert width < whole[2]
-    assert x <= 60
-    assert x + width >= 90
-    assert y <= 5
-    assert y + height >= 65
+    assert width < whole[2] / 2
+    assert x <= 100
+    assert x + width >= 105
+    assert y <= 70
+    assert y + height >= 75
     opened.find("[data-zoom='0']").click()
     assert view_of(opened) == whole
     opened.find("#shapes path[data-at='0']").click()

@@ -142,6 +142,11 @@ def same_crs(one: CRS, other: CRS) -> bool:
     return bool(one == other or one.to_wkt() == other.to_wkt())
 
 
+def on_earth(crs: pyproj.CRS) -> bool:
+    """Whether a system is of the Earth, told by the size of its ellipsoid."""
+    return crs.ellipsoid is not None and abs(crs.ellipsoid.semi_major_metre / _EARTH_RADIUS_M - 1) <= _SAME_SIZE
+
+
 def georeferenced(dataset: DatasetReader) -> bool:
     """Whether a raster says where it lies: a coordinate system and a geotransform."""
     return dataset.crs is not None and not dataset.transform.is_identity
@@ -350,7 +355,7 @@ def _metric_crs(dataset: DatasetReader, path: Path, regrid: str) -> CRS:
             value=str(dataset.crs)[:60],
         )
     radius, minor = geodetic.ellipsoid.semi_major_metre, geodetic.ellipsoid.semi_minor_metre
-    if abs(radius / _EARTH_RADIUS_M - 1) > _SAME_SIZE:
+    if not on_earth(geodetic):
         return CRS.from_proj4(f"+proj=tmerc +lat_0={latitude:.3f} +lon_0={longitude:.3f} +k=1 +a={radius} +b={minor} +units=m +no_defs")
     if not -80 <= latitude <= 84:
         return CRS.from_epsg(32661 if latitude > 0 else 32761)

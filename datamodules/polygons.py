@@ -39,6 +39,7 @@ class LabelPolygons:
     Attributes:
         grades: Certainty of each grade, from grade 1 on; "" where none is stated. Where polygons overlap, the first of them wins.
         grade_of: int (N), grade of each polygon.
+        fids: int64 (N), feature id of each polygon in its file.
         repaired: Number of polygons that were made valid, such as one whose outline crosses itself.
         left_out: Number of features that are points, lines or nothing.
 
@@ -54,7 +55,7 @@ class LabelPolygons:
                 raise UserError(
                     "is for rasters, but the label holds polygons", "leave it empty", file=path, field=name, value=getattr(columns, name)
                 )
-        crs, given, certainties = _features(path, columns)
+        crs, fids, given, certainties = _features(path, columns)
         with np.errstate(invalid="ignore"):  # coordinates that are no numbers are reported below
             given = shapely.from_wkb(given)
         strange = np.unique(shapely.get_coordinates(given, return_index=True)[1][~np.isfinite(shapely.get_coordinates(given)).all(axis=1)])
@@ -69,7 +70,7 @@ class LabelPolygons:
         if len(given) and not areas.any():
             raise UserError("holds no polygon", "give the outlines of landslides, not points or lines", file=path, field="label")
         self.left_out, self.repaired = int((~areas).sum()), int((~shapely.is_valid(given[areas])).sum())
-        shapes, certainties = shapely.make_valid(given[areas]), certainties[areas]
+        shapes, certainties, self.fids = shapely.make_valid(given[areas]), certainties[areas], fids[areas]
         self.grades = rules.ordered(Counter(certainties.tolist()), columns.certainty_field or None, path)
         if len(self.grades) > MAX_GRADES:
             raise UserError("holds more than 200 certainties", "name another attribute", file=path, field="certainty_field")
@@ -147,8 +148,8 @@ def _require_whole_shapefile(path: Path) -> None:
         raise UserError("is truncated", "copy the Shapefile anew", file=path, field="label")
 
 
-def _features(path: Path, columns: LabelColumns) -> tuple[Any, Array, Array]:
-    """Coordinate system, geometries as WKB and certainties in lower case of one layer of a vector file."""
+def _features(path: Path, columns: LabelColumns) -> tuple[Any, Array, Array, Array]:
+    """Coordinate system, feature ids, geometries as WKB and certainties in lower case of one layer of a vector file."""
     if path.suffix.lower() == ".shp":
         _require_whole_shapefile(path)
     try:
@@ -165,13 +166,13 @@ def _features(path: Path, columns: LabelColumns) -> tuple[Any, Array, Array]:
                 field="certainty_field",
                 value=attribute,
             )
-        meta, _, geometries, values = pyogrio.raw.read(path, layer=layer, columns=[attribute] if attribute else [])
+        meta, fids, geometries, values = pyogrio.raw.read(path, layer=layer, columns=[attribute] if attribute else [], return_fids=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise UserError("cannot be read as polygons", "give a GeoPackage, Shapefile or GeoJSON", file=path, field="label") from error
     if meta["crs"] is None:
         raise UserError("has no coordinate system", "assign it with `ogr2ogr -a_srs EPSG:CODE`", file=path, field="label crs")
     certainties = [_certainty(value) for value in values[0].tolist()] if attribute else [""] * len(geometries)
-    return meta["crs"], geometries, np.array(certainties, dtype=object)
+    return meta["crs"], fids, geometries, np.array(certainties, dtype=object)
 
 
 def _layer(path: Path, named: str, layers: list[str]) -> str:
@@ -179,7 +180,7 @@ def _layer(path: Path, named: str, layers: list[str]) -> str:
     if named and named not in layers:
         raise UserError(
             f"is no layer; the file has {', '.join(layers) or 'none'}",
-            "correct the column of scenes.csv",
+            "correct the column of scenes.csv, or --reference-layer",
             file=path,
             field="label_layer",
             value=named,
@@ -187,7 +188,7 @@ def _layer(path: Path, named: str, layers: list[str]) -> str:
     if not named and len(layers) > 1:
         raise UserError(
             f"holds the layers {', '.join(layers)}",
-            "name that of the landslides in the column label_layer of scenes.csv",
+            "name that of the landslides: column label_layer of scenes.csv, or --reference-layer of an inventory",
             file=path,
             field="label",
         )

@@ -1,5 +1,6 @@
-"""`zoo methods | fit | validate | test | map | export`: the command line of the middle floor."""
+"""`zoo methods | fit | validate | test | map | inventory | export`: the command line of the middle floor."""
 
+import importlib
 import inspect
 import json
 import os
@@ -28,6 +29,7 @@ usage: zoo COMMAND [options]
   validate --ckpt FILE --data.root DATA     scores on the validation split
   test --ckpt FILE --data.root DATA         scores on the test split, at the threshold that validation chose
   map CKPT --image A.tif --out PROB.tif     map a scene; with --scenes, all scenes of a manifest
+  inventory PROB.tif --out SLIDES.gpkg      polygons of the landslides of a map, with their attributes
   export CKPT --out MODEL.onnx              the deployed network alone; FOLDER/model.safetensors adds a model card
 
 `--debug` shows tracebacks."""
@@ -37,6 +39,13 @@ TRAINER_DEFAULTS: Final[dict[str, Any]] = {
     "use_distributed_sampler": False,
     "num_sanity_val_steps": 0,
 }
+
+_ROOMS: Final = {
+    "map": ("zoo.mapping.command", "map_command"),
+    "inventory": ("zoo.inventory.command", "inventory_command"),
+    "export": ("zoo.export.command", "export"),
+}
+"""Commands of rooms that training does not load."""
 
 LOGGER: Final = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": "fit"}}
 
@@ -147,14 +156,9 @@ def main(arguments: Sequence[str]) -> int:
         return list_methods()
     if command == "fit":
         return fit(rest)
-    if command == "map":
-        from zoo.mapping.command import map_command  # noqa: PLC0415 - training needs nothing of it
-
-        return map_command(rest)
-    if command == "export":
-        from zoo.export.command import export  # noqa: PLC0415 - training needs nothing of it
-
-        return export(rest)
+    if command in _ROOMS:
+        module, name = _ROOMS[command]
+        return int(getattr(importlib.import_module(module), name)(rest))
     if command in ("validate", "test"):
         return evaluate("val" if command == "validate" else "test", rest)
     raise UserError("no such command", "see zoo --help", field="command", value=command, exit_code=2)

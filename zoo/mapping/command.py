@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from datamodules.errors import UserError
 from datamodules.scene import Scene, of_split, read_scenes
+from zoo.inventory.command import add_inventory_options, inventory_options
+from zoo.inventory.inventory import InventoryOptions, require_inventory, write_inventory
 from zoo.mapping.maps import MapOptions, Mapper, SceneMap
 from zoo.page import require_page, write_page
 
@@ -25,12 +27,14 @@ Map the landslides of a scene, or of all scenes of a manifest.
 
 Writes Cloud-Optimised GeoTIFFs on the grid of the image: the probability (OUT), the classes (NAME_class.tif) and, for several checkpoints or
 with --tta, the standard deviation over them (NAME_uncertainty.tif). Pixels without image data, and without elevation where a network sees it,
-are no data. Memory depends on the tile and the width of the scene, not on its height. An interrupted run continues when called again."""
+are no data. Memory depends on the tile and the width of the scene, not on its height. An interrupted run continues when called again.
+--inventory adds the landslides as polygons; `zoo inventory` makes them of a map that is there."""
 
 EPILOG: Final = """\
 examples:
   zoo map best.ckpt --image ortho.tif --dem dem.tif --out prob.tif
   zoo map seed0.ckpt seed1.ckpt seed2.ckpt --tta d4 --image ortho.tif --dem dem.tif --out prob.tif
+  zoo map best.ckpt --image ortho.tif --dem dem.tif --out prob.tif --inventory slides.gpkg --min-area-m2 500
   torchrun --nproc-per-node 4 -m zoo map best.ckpt --scenes scenes.csv --out maps/"""
 
 
@@ -53,35 +57,51 @@ def map_command(arguments: Sequence[str]) -> int:
     """
     given = _parser().parse_args(list(arguments))
     options = MapOptions(**{field.name: getattr(given, field.name) for field in fields(MapOptions)})
+    wanted = inventory_options(given, None)  # the class raster of the map has the threshold already
+    if given.inventory is None and wanted != InventoryOptions():
+        raise UserError("options of an inventory are given and no --inventory", "name its file", field="inventory", exit_code=2)
     if (given.scenes is None) == (given.image is None):
         raise UserError("give either --image or --scenes", "see `zoo map --help`", field="image", exit_code=2)
     if given.image is not None:
         scenes = [Scene(given.image.stem.replace(":", "_"), given.image, given.dem, None, "predict")]
-        outs = [_Outs(given.out, given.html)]
+        outs = [_Outs(given.out, given.inventory, given.html)]
         rank, size = 0, 1
     else:
         rank, size, options = _share(os.environ, options)
         scenes = _chosen(given.scenes, given.dem)
-        outs = [_Outs(given.out / f"{scene.name}.tif", given.html and given.html / f"{scene.name}.html") for scene in scenes]
+        outs = [
+            _Outs(
+                given.out / f"{scene.name}.tif",
+                given.inventory and given.inventory / f"{scene.name}.gpkg",
+                given.html and given.html / f"{scene.name}.html",
+            )
+            for scene in scenes
+        ]
     mapper = Mapper(given.ckpt, options)
     # All are checked before the first is mapped, by every rank, so that a mistake in the last does not show after hours.
     plans = [mapper.plan(scene, out.map) for scene, out in zip(scenes, outs, strict=True)]
     for scene, out, plan in zip(scenes, outs, plans, strict=True):
+        if out.inventory is not None:
+            require_inventory(out.inventory, out.map, plan.grid, scene, wanted)
         if out.page is not None:
             require_page(out.page, replace(scene, overrides=plan.scene.overrides), plan.grid)
     with _progress() as watch:
         for scene, out, plan in list(zip(scenes, outs, plans, strict=True))[rank::size]:
             result = mapper.map(plan, watch(out.map.name))
             print(_report(result))
+            if out.inventory is not None:
+                write_inventory(result.probability, out.inventory, scene.dem, options=wanted, overrides=scene.overrides)
             if out.page is not None:
-                write_page(result.probability, out.page, image=scene.image, dem=scene.dem, overrides=plan.scene.overrides)
+                stated = plan.scene.overrides  # those of `--image-nodata` and `--regrid` too
+                write_page(result.probability, out.page, image=scene.image, dem=scene.dem, inventory=out.inventory, overrides=stated)
     return 0
 
 
 class _Outs(NamedTuple):
-    """Where the map of a scene goes, and its page if one is wanted."""
+    """Where the map of a scene goes, its inventory and its page if they are wanted."""
 
     map: Path
+    inventory: Path | None
     page: Path | None
 
 
@@ -164,4 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         default=default.regrid,
         help="images in degrees, in a stretching projection or rotated: refuse, reproject (map on a grid in metres) or EPSG:CODE (default: refuse)",
     )
+    inventory = parser.add_argument_group("inventory, see `zoo inventory --help`")
+    inventory.add_argument("--inventory", type=Path, metavar="GPKG", help="write the landslides as polygons; with --scenes, their folder")
+    add_inventory_options(inventory)
     return parser

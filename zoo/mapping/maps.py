@@ -28,6 +28,7 @@ from zoo.mapping.ensemble import Ensemble, Precision, Tta
 from zoo.mapping.prediction import Band, predict_scene
 from zoo.mapping.raster import Dtype, encode, layers_of, require_space, write_cog
 from zoo.mapping.source import coarser_or_finer, require_own_grid, resampled
+from zoo.qgis import raster_style, write_style
 
 FINGERPRINT: Final = "ZOO_FINGERPRINT"
 File = str | PathLike[str]
@@ -104,7 +105,7 @@ def map_scene(
     """Map the landslides of a scene.
 
     Writes `out` (probability), beside it `NAME_class.tif` and, for an ensemble or with TTA, `NAME_uncertainty.tif`: Cloud-Optimised GeoTIFFs
-    on the grid of the image, whole or absent under their names. Pixels without image data, and without elevation where a network sees
+    on the grid of the image, whole or absent under their names, each with a style for QGIS (.qml). Pixels without image data, and without elevation where a network sees
     it, are no data in all of them. Memory depends on the tile and on the width of the scene. An interrupted run continues when called again
     with the same inputs; a finished one is kept.
 
@@ -196,7 +197,7 @@ class Mapper:
         scene = replace(scene, image=scene.image.resolve(), dem=scene.dem.resolve() if scene.dem and self._ensemble.reads_dem else None)
         _require_out(out, given)
         if given.dem is not None and scene.dem is None:
-            self._say(f"{given.dem.name}: no network reads an elevation model, so it is left out")
+            self._say(f"{given.dem.name}: no network reads an elevation model, so the map is made without")
         (scene,) = regridded([scene], self._options.regrid)
         if self._options.image_nodata is not None:
             scene = replace(scene, overrides=replace(scene.overrides, image_nodata=self._options.image_nodata))
@@ -258,6 +259,7 @@ class Mapper:
                         progress(draft.rows, grid.height)
             tags = self._tags(plan)
             for layer in layers:
+                write_style(raster_style(layer.name), files[layer.name])
                 write_cog(draft.file(layer.name), grid, layer, tags, files[layer.name])
             draft.discard()
         return self._result(files, pixels * math.prod(grid.pixel_size) / 1e6, time.perf_counter() - start)

@@ -40,15 +40,27 @@ class Overlaps:
 
 
 @dataclass
-class _Tally:
-    """Sums over strips by provisional object, and which provisional objects are parts of one."""
+class StripComponents:
+    """Objects found strip by strip, from top to bottom, under provisional numbers, and which of these are parts of one object.
+
+    Attributes:
+        num: Provisional numbers given so far.
+    """
 
     joins: list[NDArray[np.int64]] = field(default_factory=list)
     num: int = 0
     last_row: NDArray[np.int64] | None = None
 
     def enter(self, labels: NDArray[Any], num: int) -> NDArray[np.int64]:
-        """Number the objects of the next strip (0 = none) on from those before it, and join what touches across the edge."""
+        """Number the objects of the next strip on from those before it, and join what touches across the edge.
+
+        Args:
+            labels: integer (rows, W), as `scipy.ndimage.label` gives them: 0 = none.
+            num: How many there are.
+
+        Returns:
+            int64 (rows, W): provisional numbers from 1, 0 = none.
+        """
         numbered = np.where(labels > 0, labels.astype(np.int64) + self.num, 0)
         if self.last_row is not None:
             above, below = np.pad(self.last_row, 1), numbered[0]
@@ -83,7 +95,7 @@ def overlaps_of_rasters(truth: Raster, predicted: Raster, *, strip_pixels: int =
         ValueError: The two differ in size, or the label holds other values.
     """
     check_pair(truth, predicted)
-    tallies = _Tally(), _Tally()
+    tallies = StripComponents(), StripComponents()
     areas: tuple[list[Pixels], ...] = ([], [], [])
     pairs: list[NDArray[np.int64]] = []
     valid_pixels = 0

@@ -63,9 +63,11 @@ def test_scenes_of_a_manifest_are_shared_among_ranks(trained, survey, tmp_path, 
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert main([*arguments, "--out", str(tmp_path / "maps")]) == 0
         if rank == "1":
-            assert {path.name for path in (tmp_path / "maps").iterdir()} == {"valley_1.tif", "valley_1_class.tif"}
+            assert {path.name for path in (tmp_path / "maps").iterdir()} == {
+                f"valley_1{end}" for end in (".tif", ".qml", "_class.tif", "_class.qml")
+            }
     names = {path.name for path in (tmp_path / "maps").iterdir()}
-    assert names == {f"valley_{number}{suffix}.tif" for number in range(3) for suffix in ("", "_class")}
+    assert names == {f"valley_{number}{suffix}.{end}" for number in range(3) for suffix in ("", "_class") for end in ("tif", "qml")}
     assert (values(tmp_path / "maps" / "valley_0.tif") == values(tmp_path / "maps" / "valley_2.tif")).all()
 
 

@@ -63,7 +63,7 @@ def test_files_hold_what_the_bands_say(trained, survey, tmp_path):
     assert tags["ZOO_THRESHOLD"] == f"{module.threshold:.9g}"
     assert len(tags["ZOO_MODEL_SHA256"]) == 64
     assert result.km2 == pytest.approx(valid.sum() * 4e-6)
-    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["prob.tif", "prob_class.tif"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["prob.qml", "prob.tif", "prob_class.qml", "prob_class.tif"]
 
 
 def test_an_ensemble_has_a_mean_a_spread_and_the_mean_threshold(trained, survey, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -32,7 +33,8 @@ _FOOT: Final = 0.4
 _WIDTH: Final = 3 * _INCHES + 4 * _GAP
 _SAMPLES: Final = 5
 _SAMPLE: Final = 64
-_PERCENTILES: Final = (2, 98)
+PERCENTILES: Final = (2, 98)
+"""Of a band: what is drawn black and white."""
 _OUTLINE: Final = (255, 214, 0)
 _HEADINGS: Final = ("image", "hillshade", "label outline")
 
@@ -109,7 +111,7 @@ def shown_bands(reader: SceneReader, bands: Sequence[int]) -> list[int]:
 
     Args:
         reader: The scene.
-        bands: One or three bands, from 1; () = those that the file declares red, green and blue, else the first three, else the first.
+        bands: One or three bands, from 1; () = see `natural_bands`.
 
     Raises:
         UserError: Two bands or more than three, or one that the image has not.
@@ -124,9 +126,19 @@ def shown_bands(reader: SceneReader, bands: Sequence[int]) -> list[int]:
             if not 1 <= band <= available:
                 raise UserError(f"the image has {available} bands", "choose others", file=reader.scene.image, field="--bands", value=band)
         return [band - 1 for band in bands]
+    return natural_bands(reader.scene.image, available)
+
+
+def natural_bands(path: Path, available: int) -> list[int]:
+    """Positions, from 0, of the bands that a file declares red, green and blue, else of the first three, else of the first.
+
+    Args:
+        path: The image.
+        available: Its bands, an alpha band not counted.
+    """
     if available < 3:
         return [0]
-    with open_raster(reader.scene.image) as file:
+    with open_raster(path) as file:
         meaning = [use for use in file.colorinterp if use != ColorInterp.alpha]
     colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     return [meaning.index(colour) for colour in colours] if all(colour in meaning for colour in colours) else [0, 1, 2]
@@ -143,7 +155,7 @@ def _limits(reader: SceneReader, bands: Sequence[int]) -> Array:
     known = np.concatenate(found)
     if not len(known):
         return np.tile([0.0, 1.0], (len(bands), 1))
-    return np.asarray(np.percentile(known, _PERCENTILES, axis=0).T)
+    return np.asarray(np.percentile(known, PERCENTILES, axis=0).T)
 
 
 def _panels(reader: SceneReader, view: View, bands: list[int], limits: Array) -> tuple[list[tuple[Array, str]], SheetRow]:

@@ -7,7 +7,7 @@ from html import escape
 from datamodules.describing import CAPTION, COLUMNS, SceneDescription, by_split, cells
 from datamodules.preview.contact_sheet import SheetRow
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --line: #c8c8c8; --soft: #f3f3f1; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e6; --paper: #17181a; --line: #47494d; --soft: #222428; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 0 auto; padding: 1rem; }
@@ -21,6 +21,7 @@ figure { margin: 1rem 0; }
 img { max-width: 100%; height: auto; background: #ffffff; }
 summary { cursor: pointer; padding: 0.4rem 0; }
 """
+"""Look of a page, which other pages start from."""
 
 
 def page(
@@ -64,7 +65,7 @@ def page(
         ),
         _table(("scene", "split", "row, column", "landslide", "notes"), windows, "The windows of the contact sheet, from the top."),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n' + "\n".join(parts) + "\n</main></body></html>\n"
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
@@ -17,6 +17,7 @@ from datamodules.scene import Scene, of_split, read_scenes
 from zoo.inventory.command import add_inventory_options, inventory_options
 from zoo.inventory.inventory import InventoryOptions, require_inventory, write_inventory
 from zoo.mapping.maps import MapOptions, Mapper, SceneMap
+from zoo.page import require_page, write_page
 
 _RANKS: Final = (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"))
 """What torchrun and SLURM tell a process of its place among all: rank, number of processes, rank on this machine."""
@@ -63,32 +64,45 @@ def map_command(arguments: Sequence[str]) -> int:
         raise UserError("give either --image or --scenes", "see `zoo map --help`", field="image", exit_code=2)
     if given.image is not None:
         scenes = [Scene(given.image.stem.replace(":", "_"), given.image, given.dem, None, "predict")]
-        outs = [_Outs(given.out, given.inventory)]
+        outs = [_Outs(given.out, given.inventory, given.html)]
         rank, size = 0, 1
     else:
         rank, size, options = _share(os.environ, options)
         scenes = _chosen(given.scenes, given.dem)
-        outs = [_Outs(given.out / f"{scene.name}.tif", given.inventory and given.inventory / f"{scene.name}.gpkg") for scene in scenes]
+        outs = [
+            _Outs(
+                given.out / f"{scene.name}.tif",
+                given.inventory and given.inventory / f"{scene.name}.gpkg",
+                given.html and given.html / f"{scene.name}.html",
+            )
+            for scene in scenes
+        ]
     mapper = Mapper(given.ckpt, options)
     # All are checked before the first is mapped, by every rank, so that a mistake in the last does not show after hours.
     plans = [mapper.plan(scene, out.map) for scene, out in zip(scenes, outs, strict=True)]
     for scene, out, plan in zip(scenes, outs, plans, strict=True):
         if out.inventory is not None:
             require_inventory(out.inventory, out.map, plan.grid, scene, wanted)
+        if out.page is not None:
+            require_page(out.page, replace(scene, overrides=plan.scene.overrides), plan.grid)
     with _progress() as watch:
         for scene, out, plan in list(zip(scenes, outs, plans, strict=True))[rank::size]:
             result = mapper.map(plan, watch(out.map.name))
             print(_report(result))
             if out.inventory is not None:
                 write_inventory(result.probability, out.inventory, scene.dem, options=wanted, overrides=scene.overrides)
+            if out.page is not None:
+                stated = plan.scene.overrides  # those of `--image-nodata` and `--regrid` too
+                write_page(result.probability, out.page, image=scene.image, dem=scene.dem, inventory=out.inventory, overrides=stated)
     return 0
 
 
 class _Outs(NamedTuple):
-    """Where the map of a scene goes, and its inventory if one is wanted."""
+    """Where the map of a scene goes, its inventory and its page if they are wanted."""
 
     map: Path
     inventory: Path | None
+    page: Path | None
 
 
 def _chosen(manifest: Path, dem: Path | None) -> list[Scene]:
@@ -148,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dem", type=Path, metavar="TIF", help="elevation model in metres, on any grid")
     parser.add_argument("--scenes", type=Path, metavar="CSV", help="manifest, whose scenes of split predict (else test) are mapped")
     parser.add_argument("--out", type=Path, required=True, metavar="TIF", help="the map; with --scenes, the folder of the maps")
+    parser.add_argument(
+        "--html", type=Path, metavar="HTML", help="write the map as one offline page too; with --scenes, the folder of the pages"
+    )
     parser.add_argument("--tile", type=int, default=None, metavar="PIXELS", help="side of a tile (default: as in training)")
     parser.add_argument("--overlap", type=float, default=default.overlap, help="share of a tile, 0 to 0.5 (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=default.batch_size, help="tiles at a time (default: %(default)s)")

@@ -43,6 +43,16 @@ def test_options_reach_the_map_and_the_speed_is_printed(trained, survey, tmp_pat
     assert (tmp_path / "prob_uncertainty.tif").exists()
 
 
+def test_a_page_shows_the_scene_also_what_the_network_does_not_read(trained, survey, tmp_path):
+    out, page = tmp_path / "p.tif", tmp_path / "p.html"
+    arguments = ["map", str(trained("image")), "--image", str(survey[0]), "--dem", str(survey[1]), "--out", str(out), "--device", "cpu"]
+    with pytest.raises(UserError, match="is no name of a page"):
+        main([*arguments, "--html", str(tmp_path / "p.pdf")])
+    assert not out.exists()
+    assert main([*arguments, "--html", str(page)]) == 0
+    assert all(f'id="picture-{name}"' in page.read_text() for name in ("image", "hillshade"))
+
+
 def test_scenes_of_a_manifest_are_shared_among_ranks(trained, survey, tmp_path, monkeypatch):
     scenes = [Scene(f"valley_{number}", *survey, None, "predict") for number in range(3)]
     scenes.append(Scene("labelled", *survey, survey[0], "test"))

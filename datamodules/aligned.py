@@ -31,9 +31,10 @@ from rasterio.windows import Window
 from datamodules.bands import BandOnGrid
 from datamodules.classes import IGNORE
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster, probe, read_window, streaming
+from datamodules.grid import Grid
 from datamodules.label_rules import LabelRules
 from datamodules.labels import GradeWeights
+from datamodules.rasters import open_raster, probe, read_window, streaming
 
 Array = npt.NDArray[Any]
 Role = Literal["image", "dem", "label"]

@@ -29,12 +29,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from datamodules.aligned import GRADES, AlignedFiles, Content, Role, is_whole, write
 from datamodules.alignment import DemResampling, ElevationModel
 from datamodules.errors import UserError
-from datamodules.grid import Grid, streaming
+from datamodules.grid import Grid
 from datamodules.imagery import ImageRaster
 from datamodules.label_raster import LabelRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.labels import SceneLabels
 from datamodules.polygons import VECTOR_SUFFIXES, files_of
+from datamodules.rasters import streaming
 from datamodules.scene import WHOLE_CONTENT_BYTES, Scene, content_digest
 
 Array = npt.NDArray[Any]

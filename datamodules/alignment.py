@@ -24,9 +24,10 @@ from rasterio.windows import Window
 
 from datamodules.bands import BandOnGrid
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster, outline_in, probe, read_window, require_invertible, same_crs, tiled, transform_points
+from datamodules.grid import Grid, outline_in, require_invertible, same_crs, transform_points
 from datamodules.imagery import nodata_of
 from datamodules.overrides import METRES_PER_UNIT, Nodata, Overrides
+from datamodules.rasters import open_raster, probe, read_window, tiled
 
 Array = npt.NDArray[Any]
 DemResampling = Literal["bilinear", "cubic"]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from datamodules.grid import read_window
+from datamodules.rasters import read_window
 
 Array = npt.NDArray[Any]
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from datamodules.alignment import NO_IMAGE
 from datamodules.certainties import Tally, tally
 from datamodules.classes import IGNORE, LANDSLIDE
-from datamodules.grid import streaming
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.overrides import regridded
+from datamodules.rasters import streaming
 from datamodules.reading import SceneReader
 from datamodules.registration import ResidualShift, residual_shift
 from datamodules.scene import SPLITS, Scene, read_scenes

@@ -17,8 +17,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from datamodules.errors import UserError
-from datamodules.grid import Grid, georeferenced, image_grid, open_raster, probe, read_window, same_crs, tiled
+from datamodules.grid import Grid, georeferenced, image_grid, same_crs
 from datamodules.overrides import Nodata, Overrides
+from datamodules.rasters import open_raster, probe, read_window, tiled
 
 Array = npt.NDArray[Any]
 _WARP_TOLERANCE: Final = 0.01

@@ -13,8 +13,9 @@ from rasterio.windows import Window
 from datamodules.alignment import AlignedRaster
 from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
-from datamodules.grid import Grid, read_window
+from datamodules.grid import Grid
 from datamodules.label_rules import DEFAULT_RULES, NO_COLUMNS, LabelColumns, LabelRules, raster_codes
+from datamodules.rasters import read_window
 
 Array = npt.NDArray[Any]
 _UNKNOWN: Final = 253

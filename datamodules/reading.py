@@ -12,10 +12,10 @@ from datamodules.aligned import NOT_ALIGNED, AlignedDem, AlignedFiles, AlignedIm
 from datamodules.alignment import NO_IMAGE, DemResampling, ElevationModel
 from datamodules.classes import IGNORE
 from datamodules.errors import UserError
-from datamodules.grid import streaming
 from datamodules.imagery import ImageRaster
 from datamodules.label_rules import DEFAULT_RULES, LabelRules
 from datamodules.labels import SceneLabels
+from datamodules.rasters import streaming
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]

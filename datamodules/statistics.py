@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.alignment import NO_IMAGE
-from datamodules.grid import streaming
+from datamodules.rasters import streaming
 from datamodules.reading import SceneReader
 
 Array = npt.NDArray[Any]

@@ -19,7 +19,7 @@ from datamodules.alignment import NO_IMAGE
 from datamodules.augmentation import Augmentation, crop
 from datamodules.batch import Batch
 from datamodules.classes import IGNORE, LANDSLIDE
-from datamodules.grid import streaming
+from datamodules.rasters import streaming
 from datamodules.reading import Layers, SceneReader
 
 _STRIP_ROWS: Final = 256

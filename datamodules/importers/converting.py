@@ -24,7 +24,8 @@ from rasterio.errors import RasterioError
 
 from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
-from datamodules.grid import PLACE_UNKNOWN, georeferenced, nowhere, open_raster
+from datamodules.grid import PLACE_UNKNOWN, georeferenced, nowhere
+from datamodules.rasters import open_raster
 from datamodules.scene import Scene
 
 Array = npt.NDArray[Any]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from datamodules.errors import UserError
-from datamodules.grid import georeferenced, open_raster
+from datamodules.grid import georeferenced
+from datamodules.rasters import open_raster
 from datamodules.scene import SPLITS, Scene
 
 PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})

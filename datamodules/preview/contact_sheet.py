@@ -14,9 +14,9 @@ from rasterio.enums import ColorInterp
 from datamodules.alignment import NO_IMAGE
 from datamodules.classes import IGNORE, LANDSLIDE
 from datamodules.errors import UserError
-from datamodules.grid import open_raster
 from datamodules.preview.choosing import View
 from datamodules.preview.drawing import SPLIT_COLOURS, new_figure, png, scale_bar
+from datamodules.rasters import open_raster
 from datamodules.reading import SceneReader
 from datamodules.terrain import hillshade
 

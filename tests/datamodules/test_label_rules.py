@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from datamodules import cli
 from datamodules.errors import UserError
-from datamodules.grid import Grid, image_grid, open_raster
+from datamodules.grid import Grid, image_grid
 from datamodules.label_raster import LabelRaster
 from datamodules.label_rules import CERTAINTY, LabelColumns, LabelRules, raster_codes
 from datamodules.landslide import LandslideDataModule
 from datamodules.overrides import Overrides
+from datamodules.rasters import open_raster
 from datamodules.scene import LABEL_COLUMNS, Scene, fingerprint, read_scenes, write_manifest
 
 UTM = "EPSG:32648"

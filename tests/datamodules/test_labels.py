@@ -17,11 +17,12 @@ from datamodules import cli
 from datamodules.augmentation import Augmentation
 from datamodules.batch import validate_batch
 from datamodules.errors import UserError
-from datamodules.grid import image_grid, open_raster
+from datamodules.grid import image_grid
 from datamodules.label_rules import LabelColumns, LabelRules
 from datamodules.labels import SceneLabels, boundary_band, within
 from datamodules.landslide import LandslideDataModule
 from datamodules.overrides import Overrides
+from datamodules.rasters import open_raster
 from datamodules.reading import Layers, SceneReader
 from datamodules.scene import Scene, write_manifest
 

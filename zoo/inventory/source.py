@@ -15,8 +15,9 @@ from rasterio.windows import Window
 
 from datamodules.alignment import ElevationModel
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster, probe, read_window
+from datamodules.grid import Grid
 from datamodules.overrides import Overrides
+from datamodules.rasters import open_raster, probe, read_window
 from datamodules.terrain import halo_of, terrain_layers
 from zoo.inventory.ground import STEP_M, Ground
 from zoo.mapping.maps import FINGERPRINT

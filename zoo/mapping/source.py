@@ -15,8 +15,9 @@ from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from datamodules.errors import UserError
-from datamodules.grid import Grid, open_raster
+from datamodules.grid import Grid
 from datamodules.overrides import REFUSE
+from datamodules.rasters import open_raster
 from datamodules.scene import Scene
 
 _WHOLE_PIXEL: Final = 1e-6

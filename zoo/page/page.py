@@ -18,9 +18,10 @@ from rasterio.io import DatasetReader
 
 from datamodules.alignment import ElevationModel
 from datamodules.errors import UserError
-from datamodules.grid import Grid, georeferenced, image_grid, open_raster
+from datamodules.grid import Grid, georeferenced, image_grid
 from datamodules.overrides import Overrides
 from datamodules.preview.page import STYLE
+from datamodules.rasters import open_raster
 from datamodules.scene import Scene
 from zoo.page.frame import Frame
 from zoo.page.landslides import Landslides, read_landslides

@@ -170,3 +170,34 @@ def test_latex_escapes_what_names_may_hold():
     assert r"a\_b \& 50 \% \{x\}\textasciicircum{}\textasciitilde{} & 0.5 $\pm$ 0.1 \\" in table
     assert r"\textbackslash{}\textbackslash{} & $-$0.1 \\" in table
     assert table.startswith(r"\begin{tabular}{lr}")
+
+
+@pytest.mark.browser
+def test_the_page_sorts_tells_and_hides_without_a_word_on_the_console(folder, browser):
+    page = folder / "report.html"
+    page.write_text(page_of(folder))
+    browser.open(page)
+    title = browser.run("return document.title")
+    assert title.startswith("A & B <script>"), "a name is text and owns nothing"
+    names = "return [...document.querySelectorAll('#leaderboard tbody tr')].map(row => row.cells[0].textContent)"
+    before = browser.run(names)
+    iou = browser.run("return [...document.querySelectorAll('#leaderboard th')].findIndex(head => head.textContent === 'IoU')")
+    click = "document.querySelectorAll('#leaderboard th button')[arguments[0]].click()"
+    browser.run(click, iou)
+    descending = browser.run(names)
+    browser.run(click, iou)
+    ascending = browser.run(names)
+    assert descending[:2] == ["both", "<script>alert(1)</script>"]
+    assert descending[-1] == ascending[-1] == "broken", "what has no score stays below"
+    assert descending[:-1] == ascending[:-1][::-1]
+    assert sorted(before) == sorted(ascending)
+    hover = "document.querySelector('svg.plot .dot').dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))"
+    assert browser.run("return document.getElementById('told').hidden")
+    browser.run(hover)
+    assert "precision" in browser.run("return document.getElementById('told').hidden ? '' : document.getElementById('told').textContent")
+    shown = "return [...document.querySelectorAll('svg.plot [data-row=\"1\"]')].filter(mark => getComputedStyle(mark).display !== 'none').length"
+    assert browser.run(shown) > 10
+    browser.find("input[data-toggles='1']").click()
+    assert browser.run(shown) == 0
+    browser.find("input[data-toggles='1']").click()
+    assert browser.run(shown) > 10

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.zoo.conftest import write_folder
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "zoo").glob("*/README.md"))]
@@ -39,9 +41,6 @@ def test_links_point_to_files(document):
 
 @pytest.mark.slow
 def test_commands_run_as_they_stand_but_for_their_size(tmp_path):
-    sys.path.insert(0, str(Path(__file__).parent / "zoo"))
-    from conftest import write_folder
-
     write_folder(tmp_path / "DATA")
     for name, layer in (("ortho.tif", "images"), ("dem.tif", "dem")):
         (tmp_path / name).symlink_to(tmp_path / "DATA" / "test" / layer / "tile_0.tif")

@@ -188,7 +188,6 @@ def test_regions_are_folds_and_their_number_must_be_right(root, runs):
 def test_a_run_reads_its_fold_and_keeps_audit_and_manifest(root, runs, monkeypatch):
     from benchmarks import checking
     from benchmarks import run as run_module
-    from benchmarks.status import RUNNING
 
     suite = dataclasses.replace(SUITE, data=dataclasses.replace(SUITE.data, settings={"tile_size": 64}))
     places = Places(runs, "s")
@@ -206,7 +205,7 @@ def test_a_run_reads_its_fold_and_keeps_audit_and_manifest(root, runs, monkeypat
     assert record.spec["fold"] == 1
     assert record.data["audit"] == load_audit(portion)
     assert record.data["manifest_sha256"] == manifest_sha256(work / "scenes.csv")
-    assert not (work / RUNNING).exists()
+    assert not list(work.glob("lease*"))
     labelled = 0
     for scene in read_scenes(portion.folder):
         if scene.split == "test":

@@ -2,9 +2,10 @@
 
     RUNS/SUITE/KEY/lease.N.json    host, pid; the highest N counts, and its time of change is a heartbeat
 
-A lease is made by a creation that fails where the file exists, which every shared file system does at one go. It lapses when its process is
-gone, as seen on the same host, or when its heartbeat is older than `EXPIRY_SECONDS` by the clock of the file system. Who finds lease N
-lapsed makes lease N + 1: of several that try, one succeeds, and nobody ever removes a lease that is not his own or older.
+A lease is made by a creation that fails where the file exists, which every shared file system does at one go. It ends when it is released,
+when its process is gone, as seen on the same host, or when its heartbeat is older than `EXPIRY_SECONDS` by the clock of the file system.
+Who finds lease N ended makes lease N + 1: of several that try, one succeeds. The highest lease is never removed, so that numbers never
+begin anew, and whoever judged an old state sees a higher lease than his own and withdraws.
 """
 
 import contextlib
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from benchmarks.atomic import write_json
 
 HEARTBEAT_SECONDS: Final = 15.0
 EXPIRY_SECONDS: Final = 120.0
@@ -54,10 +57,9 @@ class Lease:
         """Let others have the run."""
         self._ended.set()
         self._thread.join()
-        # Ascending, so that a lapsed lease is never the highest.
-        for number, path in sorted(_leases(self.path.parent)):
-            if number <= self.number:
-                path.unlink(missing_ok=True)
+        # On a full disk the run must not fail at its end: the lease ends with the process, or with its last heartbeat.
+        with contextlib.suppress(OSError):
+            write_json(self.path, {"released": True})
 
     def __enter__(self) -> Self:
         return self
@@ -88,11 +90,13 @@ def take(work: Path) -> Lease | None:
         return None
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
-    lease = Lease(path, number)
-    if any(other != path and _holder(other) for _, other in _leases(work)):
-        lease.release()  # between judging and making, others have come and gone and begun to count anew
+    others = [(other, file) for other, file in _leases(work) if other != number]
+    if any(other > number for other, _ in others):
+        path.unlink()  # what was judged was old
         return None
-    return lease
+    for _, ended in others:
+        ended.unlink(missing_ok=True)
+    return Lease(path, number)
 
 
 def holder(work: Path) -> str:
@@ -108,9 +112,11 @@ def holder(work: Path) -> str:
 def _holder(path: Path) -> str:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
+        if "released" in told:
+            return ""
         host, pid = str(told["host"]), int(told["pid"])
     except FileNotFoundError:
-        return ""  # released in this moment
+        return ""  # ended, and cleared away by a later one in this moment
     except (json.JSONDecodeError, KeyError):
         return "" if _age(path) > EXPIRY_SECONDS else "a process that is just beginning"
     if host != socket.gethostname():

@@ -16,6 +16,7 @@ from benchmarks.atomic import write_json
 from benchmarks.auditing import furnish, load_audit, prepare, refuse_leaks
 from benchmarks.cli import COMMITTED, numbers
 from benchmarks.dataset import Portion, fingerprint, manifest_sha256
+from benchmarks.leases import holder
 from benchmarks.record import RunRecord, load_records
 from benchmarks.report import collect, report_markdown
 from benchmarks.report.tables import SCORES
@@ -205,7 +206,7 @@ def test_a_run_reads_its_fold_and_keeps_audit_and_manifest(root, runs, monkeypat
     assert record.spec["fold"] == 1
     assert record.data["audit"] == load_audit(portion)
     assert record.data["manifest_sha256"] == manifest_sha256(work / "scenes.csv")
-    assert not list(work.glob("lease*"))
+    assert holder(work) == ""
     labelled = 0
     for scene in read_scenes(portion.folder):
         if scene.split == "test":

@@ -73,7 +73,8 @@ def test_of_many_processes_one_holds_the_lease(work):
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert errors == [b""] * 4, "two were inside at a time"
     assert len((work / "log").read_text()) > 100
-    assert not list(work.glob("lease*")), "released"
+    assert holder(work) == "", "released"
+    assert len(list(work.glob("lease*"))) == 1, "the last one stays, so that numbers go on"
 
 
 def test_the_lease_of_a_process_that_was_killed_lapses_at_once_on_its_host(work):
@@ -87,7 +88,9 @@ def test_the_lease_of_a_process_that_was_killed_lapses_at_once_on_its_host(work)
     process.wait()
     assert lease.number == 2
     lease.release()
-    assert not list(work.glob("lease*")), "the lapsed one is gone with it"
+    assert [path.name for path in work.glob("lease*")] == ["lease.2.json"], "the lapsed one is cleared away"
+    with take(work) as again:
+        assert again.number == 3
 
 
 def test_a_process_of_another_host_holds_as_long_as_its_heart_beats(work, monkeypatch):
@@ -103,7 +106,6 @@ def test_a_process_of_another_host_holds_as_long_as_its_heart_beats(work, monkey
         assert lease.path.name == "lease.8.json"
         os.utime(lease.path, (0, 0))
         wait_for(lambda: lease.path.stat().st_mtime > 0)
-        assert path.is_file(), "nobody removes the lease of another while he works"
 
 
 def test_a_lease_without_words_is_that_of_a_process_that_begins_or_that_died_as_it_began(work):
@@ -113,6 +115,18 @@ def test_a_lease_without_words_is_that_of_a_process_that_begins_or_that_died_as_
     os.utime(work / "lease.1.json", (0, 0))
     with take(work) as lease:
         assert lease.number == 2
+
+
+def test_who_judged_an_old_state_withdraws(work, monkeypatch):
+    take(work).release()
+    judged = list(leases._leases(work))
+    take(work).release()
+    with take(work) as lease:
+        assert lease.number == 3
+        states = iter([judged])
+        monkeypatch.setattr(leases, "_leases", lambda folder, original=leases._leases: next(states, None) or original(folder))
+        assert take(work) is None
+        assert [path.name for path in work.glob("lease*")] == ["lease.3.json"]
 
 
 def test_runners_that_start_together_do_every_run_once(tmp_path):

@@ -201,7 +201,8 @@ def test_the_readme_changes_between_its_markers_only(suite, records):
             insert_into(broken, report)
 
 
-def test_report_command(suite, folder, tmp_path, capsys):
+def test_report_command(suite, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # of the terminal that the tests run in
     readme = tmp_path / "README.md"
     readme.write_text("<!-- results:fixed -->\n<!-- /results:fixed -->\n")
     arguments = ["report", str(tmp_path / "fixed.yaml"), "--results", str(tmp_path / "out"), "--readme", str(readme)]

@@ -10,6 +10,7 @@ comparison_figure.py  the same as an SVG
 gains.py              gains over the own baseline; published beside measured where the data are declared to be the papers'
 published.py          the papers' own numbers, in tables of their own
 objects.py, costs.py  outlines and objects of whole scenes; cost
+protocol.py           budget, data, code, machine
 page/                 report.html
 writing.py            REPORT.md, results.csv, results.tex, the marked part of a README
 """

@@ -16,6 +16,7 @@ from benchmarks.record import load_histograms
 from benchmarks.report.intervals import GAINS_EXPLANATION, gains_table, interval_cell
 from benchmarks.report.objects import OF_CLASS
 from benchmarks.report.page.charts import NUM_COLOURS, Plot, Strip
+from benchmarks.report.protocol import protocol_markdown
 from benchmarks.report.published import cell, load_published
 from benchmarks.report.rows import Report, Row, fold_and_seed
 from benchmarks.report.tables import NOTHING, calibration_table, failed_table, number, quantity, results_table, score_cells, seeds_cell
@@ -281,8 +282,6 @@ def _failures(report: Report) -> str:
 
 
 def _protocol(report: Report) -> str:
-    from benchmarks.report.writing import protocol_markdown  # noqa: PLC0415 - it imports this page
-
     return f"<h2>Protocol and data</h2><pre>{escape(protocol_markdown(report))}</pre>"
 
 

@@ -20,6 +20,7 @@ and columns and where any of the nine elevations is missing, as `gdaldem` does w
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -193,9 +194,7 @@ def slope(dem: Tensor, pixel_size: PixelSize, method: GradientMethod = "horn") -
         UserError: Unknown method or a pixel size that is not positive.
     """
     _check_method(method)
-    check_elevation(dem)
-    spacing = spacing_of(pixel_size, dem)
-    return evaluate(dem, REACH, lambda window: [Surface(window, spacing).gradient(method).slope], 1)[0]
+    return _from_surface(dem, pixel_size, lambda surface: surface.gradient(method).slope)
 
 
 def aspect(dem: Tensor, pixel_size: PixelSize, method: GradientMethod = "horn") -> tuple[Tensor, Tensor]:
@@ -260,9 +259,7 @@ def hillshade(dem: Tensor, pixel_size: PixelSize, azimuth_deg: float = 315.0, al
     Returns:
         Like `dem`.
     """
-    check_elevation(dem)
-    spacing = spacing_of(pixel_size, dem)
-    return evaluate(dem, REACH, lambda window: [Surface(window, spacing).horn.shade(azimuth_deg, altitude_deg)], 1)[0]
+    return _from_surface(dem, pixel_size, lambda surface: surface.horn.shade(azimuth_deg, altitude_deg))
 
 
 def multidirectional_hillshade(dem: Tensor, pixel_size: PixelSize, altitude_deg: float = 45.0) -> Tensor:
@@ -280,9 +277,7 @@ def multidirectional_hillshade(dem: Tensor, pixel_size: PixelSize, altitude_deg:
     Returns:
         Like `dem`.
     """
-    check_elevation(dem)
-    spacing = spacing_of(pixel_size, dem)
-    return evaluate(dem, REACH, lambda window: [Surface(window, spacing).horn.multidirectional_shade(altitude_deg)], 1)[0]
+    return _from_surface(dem, pixel_size, lambda surface: surface.horn.multidirectional_shade(altitude_deg))
 
 
 def profile_curvature(dem: Tensor, pixel_size: PixelSize) -> Tensor:
@@ -298,9 +293,7 @@ def profile_curvature(dem: Tensor, pixel_size: PixelSize) -> Tensor:
     Returns:
         1/m (not times 100), like `dem`.
     """
-    check_elevation(dem)
-    spacing = spacing_of(pixel_size, dem)
-    return evaluate(dem, REACH, lambda window: [Surface(window, spacing).profile_curvature], 1)[0]
+    return _from_surface(dem, pixel_size, lambda surface: surface.profile_curvature)
 
 
 def tangential_curvature(dem: Tensor, pixel_size: PixelSize) -> Tensor:
@@ -316,9 +309,7 @@ def tangential_curvature(dem: Tensor, pixel_size: PixelSize) -> Tensor:
     Returns:
         1/m (not times 100), like `dem`.
     """
-    check_elevation(dem)
-    spacing = spacing_of(pixel_size, dem)
-    return evaluate(dem, REACH, lambda window: [Surface(window, spacing).tangential_curvature], 1)[0]
+    return _from_surface(dem, pixel_size, lambda surface: surface.tangential_curvature)
 
 
 def plan_curvature(dem: Tensor, pixel_size: PixelSize) -> Tensor:
@@ -335,9 +326,13 @@ def plan_curvature(dem: Tensor, pixel_size: PixelSize) -> Tensor:
     Returns:
         1/m (not times 100), like `dem`.
     """
+    return _from_surface(dem, pixel_size, lambda surface: surface.plan_curvature)
+
+
+def _from_surface(dem: Tensor, pixel_size: PixelSize, layer: Callable[[Surface], Tensor]) -> Tensor:
     check_elevation(dem)
     spacing = spacing_of(pixel_size, dem)
-    return evaluate(dem, REACH, lambda window: [Surface(window, spacing).plan_curvature], 1)[0]
+    return evaluate(dem, REACH, lambda window: [layer(Surface(window, spacing))], 1)[0]
 
 
 def _check_method(method: str) -> None:

@@ -8,13 +8,12 @@ import torch
 from scipy import ndimage
 from torch.utils.data import DataLoader
 
-from datamodules.batch import validate_batch
+from tests.zoo.batches import QUIET, collate
 from zoo import create_method
 from zoo.hpcl_net import HPCLNet
 
 NETWORK = {"encoder": "tu-test_efficientnet", "decoder_channels": 16, "fusion": "concat_ca", "fusion_levels": "deep", "dropout": 0.5}
 SMALL = {"projection_dim": 8, "queue_length": 32, "warmup_share": 0.0}
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 SIZE, HALO, STRIDE = 96, 2, 16
 
 
@@ -33,12 +32,6 @@ def tile(number: int) -> dict:
         "pixel_size": torch.tensor([2.0, 2.0]),
         "tile": f"scene:{number}:0",
     }
-
-
-def collate(tiles: list[dict]) -> dict:
-    batch = {key: [item[key] for item in tiles] if key == "tile" else torch.stack([item[key] for item in tiles]) for key in tiles[0]}
-    validate_batch(batch)
-    return batch
 
 
 def make_batch(size: int = 2) -> dict:

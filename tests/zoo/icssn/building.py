@@ -6,13 +6,12 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.batch import validate_batch
+from tests.zoo.batches import QUIET, collate
 from zoo import create_method
 from zoo.icssn import ICSSN
 
 NETWORK = {"encoder": "tu-test_efficientnet", "decoder_channels": 16, "inputs": "image", "dropout": 0.5}
 SMALL = {"ocl_dim": 8, "socl_dim": 8}
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 SIZE, STRIDE = 96, 16
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 
@@ -31,12 +30,6 @@ def tile(number: int) -> dict:
         "pixel_size": torch.tensor([2.0, 2.0]),
         "tile": f"scene:{number}:0",
     }
-
-
-def collate(tiles: list[dict]) -> dict:
-    batch = {key: [item[key] for item in tiles] if key == "tile" else torch.stack([item[key] for item in tiles]) for key in tiles[0]}
-    validate_batch(batch)
-    return batch
 
 
 def make_batch(*numbers: int) -> dict:

@@ -2,12 +2,13 @@
 
 import torch
 
+from tests.zoo import batches
 from zoo import create_method
 
 TINY = {"encoder": "tu-test_efficientnet", "terrain": ["elevation", "slope"], "decoder_channels": 16, "inputs": "image"}
 SMALL = {"recover_channels": 16, "block_size": 16}
 OFF = {"mfm_weight": 0.0, "contrast_weight": 0.0, "interaction": "none"}
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False, "num_sanity_val_steps": 0, "limit_val_batches": 0}  # fmt: skip
+QUIET = {**batches.QUIET, "use_distributed_sampler": False, "limit_val_batches": 0}
 
 
 def mrife(network=None, optim=None, **enhancement):

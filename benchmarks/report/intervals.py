@@ -16,11 +16,12 @@ EXPLANATION: Final = """\
 Units: {units}, {blocks}.
 "Blocks" is what the test places leave open: {draws} draws of units, the same ones for all rows and seeds; each draw pools the counts
 of its units and averages over the seeds (BCa interval). It is about the runs that were trained. "Blocks and seeds" adds how far the
-mean of so few seeds may lie from that of all seeds (Student's t; percentile interval), and is about the method. IQM is the mean of
+mean of so few seeds may lie from that of all seeds (Welch's t; percentile interval), and is about the method. IQM is the mean of
 the middle half of the seeds; of fewer than four it is the mean of all.
 """
 GAINS_EXPLANATION: Final = """\
-A gain is the IoU minus that of the baseline on the same draws. p is two-sided, for equal methods, from the draws of blocks and seeds
+A gain is the IoU minus that of the baseline on the same draws; with seeds its interval is that of Behrens and Fisher, which is on the wide
+side, so that p keeps its level with few seeds. p is two-sided, for equal methods, from the draws of blocks and seeds
 (from the corrected t test of Nadeau and Bengio where there are folds), then corrected by Holm for all rows of this table; from a single
 seed nothing follows for a method. The last column is the number of seeds of each row with which a t test finds a true difference of one
 point of IoU (power 0.8, alpha 0.05).

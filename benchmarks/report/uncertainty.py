@@ -105,7 +105,8 @@ class Uncertainty:
         return Difference(
             units=units,
             blocks=one - other,
-            methods=None if error is None else (one - other).with_seeds(error),
+            # A difference carries a claim, which must not be made too often; see `Estimate.with_seeds`.
+            methods=None if error is None else (one - other).with_seeds(error, rule="behrens-fisher"),
             folds=self._over_folds(self._rows[name], self._rows[baseline], metric),
             seeds_for_a_point=seeds_needed(pooled_std(scores)),
         )

@@ -266,14 +266,25 @@ def test_p_is_never_0_and_agrees_with_the_interval(counts):
         assert (low > 0 or high < 0) == (found.p_value() < 0.05)
 
 
-def test_seeds_widen_an_interval_by_students_t(counts):
+@pytest.mark.parametrize("rule", ["welch", "behrens-fisher"])
+def test_seeds_widen_an_interval_by_students_t(counts, rule):
     flat = resample(np.repeat(counts[:1, :1], 30, 1)).estimate("f1", [0])  # equal units: the places leave nothing open
     assert flat.interval()[0] == pytest.approx(flat.value)
     error = seed_error([0.5, 0.52, 0.57])
-    low, high = flat.with_seeds(error).interval()
+    low, high = flat.with_seeds(error, rule=rule).interval()
     half = scipy.stats.t.ppf(0.975, 2) * error.standard_error
     assert (low, high) == pytest.approx((flat.value - half, flat.value + half), abs=0.01 * half)
-    assert flat.with_seeds(seed_error([0.5, 0.5])).interval() == flat.interval()
+    assert flat.with_seeds(seed_error([0.5, 0.5]), rule=rule).interval() == flat.interval()
+
+
+def test_places_and_seeds_together_are_welchs_test_of_two_means():
+    # Equal denominators make the score a mean over units, and two samples a case that scipy knows.
+    generator = np.random.default_rng(3)
+    hits, seeds = generator.binomial(1000, generator.uniform(0.4, 0.8, 25)), [0.55, 0.61, 0.63]
+    estimate = resample(np.stack([hits, 0 * hits, 1000 - hits], -1)[None], num_draws=200_000).estimate("recall", [0])
+    low, high = estimate.with_seeds(seed_error(seeds)).interval()
+    expected = scipy.stats.ttest_ind(hits / 1000, seeds, equal_var=False).confidence_interval(0.95)
+    assert high - low == pytest.approx(expected.high - expected.low, rel=0.03)
 
 
 def test_what_has_no_score_has_no_interval(counts):

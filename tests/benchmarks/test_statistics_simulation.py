@@ -33,7 +33,7 @@ def iou(alarms):
 def test_intervals_cover_the_truth_and_tests_keep_their_level():
     nodes, weights = np.polynomial.hermite_e.hermegauss(21)
     over_seeds = float((iou(FALSE_ALARMS * np.exp(SEED_SPREAD * nodes)) * weights).sum() / weights.sum())
-    covered = dict.fromkeys(("percentile", "bca", "difference", "seeds"), 0)
+    covered = dict.fromkeys(("percentile", "bca", "difference", "seeds", "difference with seeds"), 0)
     false_alarm, fixed_false_alarm, found = 0, 0, 0
     generator = np.random.default_rng(20)
     for _ in range(SUITES):
@@ -50,15 +50,17 @@ def test_intervals_cover_the_truth_and_tests_keep_their_level():
         low, high = estimates[0].with_seeds(seed_error(scores[0])).interval()
         covered["seeds"] += low <= over_seeds <= high
         gains = [item - estimates[0] for item in estimates[1:]]
-        p_values = [gain.with_seeds(seed_error(other, scores[0])).p_value() for gain, other in zip(gains, scores[1:], strict=True)]
+        low, high = (estimates[1] - estimates[0]).with_seeds(seed_error(scores[1], scores[0]), rule="behrens-fisher").interval()
+        covered["difference with seeds"] += low <= 0 <= high
+        p_values = [gain.with_seeds(seed_error(other, scores[0]), rule="behrens-fisher").p_value() for gain, other in zip(gains, scores[1:], strict=True)]
         false_alarm += min(holm(p_values)) <= 0.05
         fixed_false_alarm += min(holm([gain.p_value() for gain in gains])) <= 0.05
         better = resample(np.concatenate([counts[0], np.rint(counts[1] * [1.15, 1, 0]).astype(np.int64)]), num_draws=200)
         gain = better.estimate("iou_landslide", range(SEEDS, 2 * SEEDS)) - better.estimate("iou_landslide", range(SEEDS))
         found += gain.p_value() <= 0.05
     print({name: count / SUITES for name, count in covered.items()}, false_alarm / SUITES, fixed_false_alarm / SUITES, found / SUITES)
-    # The interval with the seeds is on the wide side: what a seed makes of a place is in its draws and in the spread of the seeds.
-    highest = {"seeds": 0.98}
+    # The interval that goes with p is on the wide side, or p would not keep its level with few seeds.
+    highest = {"difference with seeds": 0.985}
     for name, count in covered.items():
         assert 0.93 <= count / SUITES <= highest.get(name, 0.97), f"{name}: {count / SUITES}"
     margin = 1.645 * math.sqrt(0.05 * 0.95 / SUITES)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,19 @@ class Checkpoints(Checkpoint):
 
 
 class Clock(Callback):
-    """Seconds spent in training, without validation; kept in the checkpoint, so that an interrupted run counts all of its parts."""
+    """Seconds and joules spent in training, without validation; kept in the checkpoint, so that an interrupted run counts all of its parts.
 
-    def __init__(self) -> None:
+    Args:
+        meter: Reads an energy counter [J]; None where there is none.
+    """
+
+    def __init__(self, meter: Callable[[], float] | None = None) -> None:
         self.train_seconds = 0.0
+        self.train_joules = None if meter is None else 0.0
         self.earlier_seconds = 0.0
+        self._meter = meter
         self._begin = time.perf_counter()
-        self._since = self._begin
+        self._since, self._joules_since = self._begin, 0.0
         self._stage = ""
 
     @property
@@ -75,27 +82,38 @@ class Clock(Callback):
         """Know why a checkpoint is loaded next."""
         self._stage = stage
 
+    def _start(self) -> None:
+        self._since = time.perf_counter()
+        if self._meter is not None:
+            self._joules_since = self._meter()
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
         """Start counting."""
-        self._since = time.perf_counter()
+        self._start()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
         """Stop counting."""
         if trainer.state.fn == "fit":
             self.train_seconds += time.perf_counter() - self._since
+            if self._meter is not None and self.train_joules is not None:
+                self.train_joules += self._meter() - self._joules_since
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002 - Lightning's signature
         """Go on counting."""
-        self._since = time.perf_counter()
+        if trainer.state.fn == "fit":
+            self._start()
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"train_seconds": self.train_seconds, "seconds": self.seconds}
+        return {"train_seconds": self.train_seconds, "train_joules": self.train_joules, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint, when it is resumed; one that is loaded to be tested holds seconds that are counted already."""
+        """From the checkpoint, when it is resumed; one that is loaded to be tested holds what is counted already."""
         if self._stage == "fit":
             self.train_seconds, self.earlier_seconds = state_dict["train_seconds"], state_dict["seconds"]
+            # A part that nobody measured makes the whole unknown, also when this part can be measured.
+            earlier = state_dict["train_joules"]
+            self.train_joules = None if self._meter is None else earlier
 
 
 class Progress(Callback):

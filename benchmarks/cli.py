@@ -1,4 +1,4 @@
-"""zoo-bench run | status | report | compare: compare methods under one protocol."""
+"""zoo-bench run | status | report | compare | sync: compare methods under one protocol."""
 
 import os
 import shlex
@@ -13,6 +13,8 @@ from benchmarks.atomic import write_text
 from benchmarks.auditing import refuse_leaks
 from benchmarks.checking import check_in_child
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
+from benchmarks.loggers import LoggerOptions, add_logger_arguments, require_server
+from benchmarks.loggers.syncing import sync_suite, sync_table
 from benchmarks.record import load_records
 from benchmarks.report import Report, collect, insert_into, leak_warning, marked_suites, write_extras, write_report
 from benchmarks.report.comparing import TITLES, compare, comparison_tables, verdict
@@ -54,6 +56,7 @@ def _parser() -> ArgumentParser:
         ("status", "what is finished, stale and why, failed, running, interrupted, waiting"),
         ("report", "tables from the records: REPORT.md, results.csv, terminal"),
         ("compare", "is row A better than row B, by how much, how sure"),
+        ("sync", "send the finished runs that wandb kept offline, each once"),
     ):
         sub = ArgumentParser(description=text)
         if name == "report":
@@ -77,6 +80,8 @@ def _parser() -> ArgumentParser:
             default=None,
             help="declare that the data are this test set of the papers, so that the report puts their numbers beside the measured ones",
         )
+        if name == "sync":
+            sub.add_argument("--timeout-minutes", type=float, default=10.0, help="give up on a run that takes longer to send")
         if name == "run":
             sub.add_argument("--fold", type=numbers, default=None, help="these folds only, as 0,1")
             sub.add_argument("--allow-leaks", action="store_true", help="run on splits that leak; every record and the report say so")
@@ -87,7 +92,7 @@ def _parser() -> ArgumentParser:
             sub.add_argument("--cache-dir", type=str | None, default=None, help="as data.cache_dir of zoo fit: folder for aligned layers")
             sub.add_argument("--timeout-minutes", type=float | None, default=None, help="end a run that takes longer; it counts as failed")
             sub.add_argument("--seeds", type=numbers, default=None, help="instead of the suite's own, as 0,1")
-            sub.add_argument("--no-wandb", action="store_true", help="no offline wandb runs")
+            add_logger_arguments(sub)
             sub.add_argument("--dry-run", action="store_true", help="print the runs and their commands, do nothing")
         commands.add_subcommand(name, sub, help=text)
     return parser
@@ -109,6 +114,8 @@ def main(arguments: Sequence[str]) -> int:
         return _status(suite, places)
     if parsed.command == "compare":
         return _compare(suite, places, options)
+    if parsed.command == "sync":
+        return _sync(suite, places, options)
     return _report(suite, places, readmes=[] if options.readme is None else [Path(options.readme)])
 
 
@@ -124,6 +131,8 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
         check_in_child(specs, portions)
         for leak in refuse_leaks(portions, allow=options.allow_leaks):
             print(f"LEAK, allowed by --allow-leaks: {leak}")
+        if _logging(options).wandb == "online":
+            require_server()
         launcher = _launcher(options)
         run_suite(specs, root, places, launcher, options=_run_options(options, launcher))
     return _report(suite, places)
@@ -149,7 +158,11 @@ def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: A
     arguments = ["--devices", str(options.devices_per_run), "--num-workers", str(workers)]
     if options.cache_dir is not None:
         arguments += ["--cache-dir", str(Path(options.cache_dir).resolve())]
-    return [*arguments, "--no-wandb"] if options.no_wandb else arguments
+    return arguments + _logging(options).arguments()
+
+
+def _logging(options: Any) -> LoggerOptions:  # noqa: ANN401 - as above
+    return LoggerOptions.parse(options.loggers, options.wandb, artifacts=options.wandb_artifacts)
 
 
 def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
@@ -173,6 +186,14 @@ def _status(suite: Suite, places: Places) -> int:
     _console().print(to_terminal(title, header, lines, left=len(header)))
     _tell_left_out(collect(suite, records))
     return 0
+
+
+def _sync(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
+    specs, _ = keyed_plan(suite, places)
+    outcomes = sync_suite(specs, load_records(places.records), places, timeout_seconds=options.timeout_minutes * 60)
+    title, header, lines = sync_table(suite.name, outcomes)
+    _console().print(to_terminal(title, header, lines, left=len(header)))
+    return 1 if any(outcome.failed for outcome in outcomes) else 0
 
 
 def _compare(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace

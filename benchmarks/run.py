@@ -19,7 +19,6 @@ from typing import Any, Final
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,8 +26,11 @@ from benchmarks import references
 from benchmarks.atomic import write_json
 from benchmarks.auditing import AUDIT
 from benchmarks.callbacks import Checkpoints, Clock, Progress
+from benchmarks.energy import energy_meter
 from benchmarks.environment import capture, code_state
 from benchmarks.leases import ELSEWHERE, take
+from benchmarks.loggers import LoggerOptions, add_logger_arguments
+from benchmarks.loggers.running import Guarded, close, log_final, make_loggers, states
 from benchmarks.record import Histograms, RunRecord, load_record, save_record
 from benchmarks.scenes import evaluate_scenes
 from benchmarks.suite import RunSpec
@@ -71,39 +73,6 @@ def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1,
     )
 
 
-def _loggers(spec: RunSpec, work: Path, *, wandb: bool) -> list[Logger]:
-    loggers: list[Logger] = [CSVLogger(work, name="csv")]
-    if wandb:
-        loggers.append(_wandb_logger(spec, work))
-    return loggers
-
-
-def _wandb_logger(spec: RunSpec, work: Path) -> Logger:
-    # All that wandb writes stays in the folder of the run, and nothing is sent.
-    for variable in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        os.environ[variable] = str(work.resolve())
-    os.environ["WANDB_SILENT"] = "true"
-    import wandb  # noqa: PLC0415 - optional at run time
-    from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415
-
-    logger = WandbLogger(
-        name=f"{spec.name} seed {spec.seed}",
-        save_dir=work,
-        id=spec.key,
-        project="landslide-zoo",
-        group=spec.suite,
-        job_type=spec.method,
-        offline=True,
-        log_model=False,
-        config=spec.to_dict(),
-    )
-    try:
-        _ = logger.experiment  # starts it now, where an error can say what to do
-    except (wandb.errors.Error, OSError) as error:
-        raise UserError(f"wandb cannot start offline: {error}", "run with --no-wandb; records do not need it", field="wandb") from error
-    return logger
-
-
 def _resume_point(checkpoints: Checkpoints, work: Path) -> Path | None:
     """The last checkpoint, if the same code wrote it: a result must not mix two versions."""
     state, started = code_state(), work / STARTED
@@ -138,8 +107,8 @@ def _to_numpy(histograms: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def train_and_test(
-    spec: RunSpec, root: Path, work: Path, *, devices: int, num_workers: int, wandb: bool, cache_dir: str | None = None
-) -> tuple[RunRecord, Histograms] | None:
+    spec: RunSpec, root: Path, work: Path, *, devices: int, num_workers: int, logging: LoggerOptions, cache_dir: str | None = None
+) -> tuple[RunRecord, Histograms, list[Guarded]] | None:
     """Fit, validate and test one method.
 
     Args:
@@ -149,19 +118,21 @@ def train_and_test(
         devices: Processes of the run; the budget's batch is dealt out over them.
         num_workers: Loader workers of each process.
         cache_dir: Folder of aligned layers, or None.
-        wandb: Mirror the logs to an offline wandb run.
+        logging: Which loggers mirror the run.
 
     Returns:
-        The record (its `environment` still empty) and the histograms; None on all processes but the first.
+        The record (its `environment` almost empty), the histograms and the loggers, to be closed when the record is written; None on all
+        processes but the first.
     """
     assert spec.budget is not None
     assert spec.seed is not None
-    budget, clock = spec.budget, Clock()
+    budget, clock = spec.budget, Clock(energy_meter(devices))
     seed_everything(spec.seed)
     data = build_data(spec, root, num_workers=num_workers, devices=devices, cache_dir=cache_dir)
     model = create_method(spec.method, **spec.hyperparameters)
     checkpoints = Checkpoints(work / "checkpoints")
     resume = _resume_point(checkpoints, work)
+    loggers = make_loggers(spec, work, logging, resumed=resume is not None)
     trainer = L.Trainer(
         accelerator="auto",
         devices=devices,
@@ -175,7 +146,7 @@ def train_and_test(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         deterministic="warn",
-        logger=_loggers(spec, work, wandb=wandb),
+        logger=loggers,
         log_every_n_steps=min(10, budget["validate_every"]),
         callbacks=[
             clock,
@@ -202,7 +173,7 @@ def train_and_test(
     for split, logged in (("val", val_logged), ("test", test_logged)):
         metrics[split].update(_auxiliary(logged, split, metrics[split]))
     metrics["test"].update(scenes.scores)
-    _close_loggers(trainer, metrics)
+    log_final(loggers, metrics, trainer.global_step)
     samples = steps * budget["batch_size"] * budget["accumulate"]
     record = RunRecord(
         key=spec.key,
@@ -215,6 +186,7 @@ def train_and_test(
             "parameters_training": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
             "steps": steps,
             "train_seconds": round(train_seconds, 3),
+            "train_watt_hours": None if clock.train_joules is None else round(clock.train_joules / 3600, 4),
             "samples_per_second": round(samples / train_seconds, 3) if train_seconds else None,
             "peak_memory_mb": round(_peak_memory_mb(gpu=trainer.accelerator.__class__.__name__ == "CUDAAccelerator"), 1),
             "tile_gflop": round(_tile_flop(model, data) / 1e9, 4),
@@ -225,7 +197,8 @@ def train_and_test(
     )
     if budget["select"] == "best":
         checkpoints.last.unlink(missing_ok=True)  # holds the optimiser too; nobody resumes a finished run
-    return record, histograms
+    record.environment["loggers"] = states(loggers)
+    return record, histograms, loggers
 
 
 def score(histograms: Histograms, threshold: float) -> dict[str, dict[str, float]]:
@@ -245,14 +218,6 @@ def describe_model(model: LandslideModule) -> dict[str, Any]:
     return {"inputs": model.network.options.inputs, "hyperparameters": model.hyperparameters()}
 
 
-def _close_loggers(trainer: L.Trainer, metrics: dict[str, dict[str, float]]) -> None:
-    for logger in trainer.loggers:
-        final = {f"final/{split}/{name}": value for split, scores in metrics.items() for name, value in scores.items()}
-        logger.log_metrics(final, step=trainer.global_step)
-        logger.save()
-        logger.finalize("success")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run one specification; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Run one specification of a suite.")
@@ -263,7 +228,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--devices", type=int, default=1, help="GPUs (or CPU processes) of this run")
     parser.add_argument("--num-workers", type=int, default=0, help="loader workers of each process")
     parser.add_argument("--cache-dir", default=None, help="folder for aligned layers")
-    parser.add_argument("--no-wandb", action="store_true", help="no offline wandb run")
+    add_logger_arguments(parser)
     options = parser.parse_args(list(arguments))
     try:
         spec = RunSpec.from_dict(json.loads(options.spec.read_text(encoding="utf-8")))
@@ -289,33 +254,34 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
-    work = options.spec.parent
+    work, loggers = options.spec.parent, list[Guarded]()
     if spec.is_reference:
         began = time.perf_counter()
         seed_everything(0)
-        result: tuple[RunRecord, Histograms] = references.evaluate(
-            spec, build_data(spec, options.data, num_workers=options.num_workers, cache_dir=options.cache_dir), options.data, work
-        )
-        result[0].cost["seconds"] = round(time.perf_counter() - began, 3)
+        data = build_data(spec, options.data, num_workers=options.num_workers, cache_dir=options.cache_dir)
+        record, histograms = references.evaluate(spec, data, options.data, work)
+        record.cost["seconds"] = round(time.perf_counter() - began, 3)
     else:
+        logging = LoggerOptions.parse(options.loggers, options.wandb, artifacts=options.wandb_artifacts)
         trained = train_and_test(
             spec,
             options.data,
             work,
             devices=options.devices,
             num_workers=options.num_workers,
-            wandb=not options.no_wandb,
+            logging=logging,
             cache_dir=options.cache_dir,
         )
         if trained is None:
             return 0
-        result = trained
-    record, histograms = result
+        record, histograms, loggers = trained
     audit = work / AUDIT
     record.data["audit"] = json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else None  # None: run by hand, not audited
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     record.environment.update(capture(threads=options.threads, gpu=gpu))
-    save_record(record, options.out, histograms)
+    path = save_record(record, options.out, histograms)
+    weights = sorted((work / "checkpoints").glob("*.ckpt"))
+    close(loggers, {"record": [path, path.with_suffix(".npz")], "model": weights} if options.wandb_artifacts else {})
     return 0
 
 

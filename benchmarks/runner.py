@@ -1,6 +1,6 @@
 """Plan, resume, status: which runs of a suite are still to be done, and doing them.
 
-    RUNS/SUITE/KEY/     spec.json, audit.json, log.txt, checkpoints/, csv/, wandb/ of one run (working state); scenes.csv of its fold
+    RUNS/SUITE/KEY/     spec.json, audit.json, log.txt, checkpoints/, csv/, tensorboard/, wandb/ of one run (working state); scenes.csv of its fold
     RESULTS/records/    one record a run; RESULTS is RUNS/SUITE unless --results says otherwise
 
 A finished record is never made again. A failed run is tried again, from the start if it failed by itself; a run that was

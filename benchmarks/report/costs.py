@@ -8,7 +8,8 @@ from benchmarks.report.tables import number, quantity, to_markdown
 EXPLANATION: Final = """\
 *Parameters* are those of the network that is deployed, *in training* those that the optimiser moves, heads of a method included. *GFLOP*:
 operations of the deployed network on one tile of the data set, twice the multiplications of its convolutions. *km2/h*: reading, predicting
-and blending the test scenes at their pixel size, on the machine named below.
+and blending the test scenes at their pixel size, on the machine named below. *Wh in training*: what the GPUs of a run drew while it
+trained, by NVML's own counter, others on the same GPU included; a dash where nothing measures it.
 """
 
 _COLUMNS: Final = {
@@ -16,6 +17,7 @@ _COLUMNS: Final = {
     "in training": "parameters_training",
     "GFLOP a tile": "tile_gflop",
     "samples/s in training": "samples_per_second",
+    "Wh in training": "train_watt_hours",
     "km2/h": "predict_km2_per_hour",
 }
 _DIGITS: Final = {"tile_gflop": 3, "samples_per_second": 2}

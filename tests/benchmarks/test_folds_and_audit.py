@@ -200,7 +200,7 @@ def test_a_run_reads_its_fold_and_keeps_audit_and_manifest(root, runs, monkeypat
     work = places.run(spec.key)
     write_json(work / "spec.json", spec.to_dict())
     furnish(portion, work)
-    _, _, _, *arguments = command(spec, root, places, options=["--no-wandb"])
+    _, _, _, *arguments = command(spec, root, places, options=["--wandb", "off"])
     assert run_module.main([argument.replace("{threads}", "1") for argument in arguments]) == 0
     record = load_records(places.records)[spec.key]
     assert record.spec["fold"] == 1

@@ -71,7 +71,7 @@ def test_a_killed_training_ends_with_the_same_weights(method, scenes_of_bowls, t
         command = [sys.executable, "-m", "benchmarks.run", str(work / "spec.json"), "--data", str(scenes_of_bowls)]
         log = (work / "log.txt").open("a")
         return subprocess.Popen(
-            [*command, "--out", str(work / "records"), "--no-wandb"], env=environment, stdout=log, stderr=subprocess.STDOUT
+            [*command, "--out", str(work / "records"), "--wandb", "off"], env=environment, stdout=log, stderr=subprocess.STDOUT
         )
 
     whole = start("whole")

@@ -67,7 +67,7 @@ def test_a_folder_of_the_users_takes_the_place_of_the_variable(tmp_path):
 
 @pytest.mark.slow
 def test_the_stand_in_runs_to_a_report(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "run", "loess_small", "--runs", str(tmp_path), "--no-wandb"]
+    command = [sys.executable, "-m", "benchmarks", "run", "loess_small", "--runs", str(tmp_path), "--wandb", "off"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -54,7 +54,7 @@ def execute(root, tmp_path):
         work = tmp_path / place
         work.mkdir(exist_ok=True)
         (work / "spec.json").write_text(json.dumps(spec.to_dict()))
-        code = run_module.main([str(work / "spec.json"), "--data", str(root), "--out", str(work / "records"), "--no-wandb", *arguments])
+        code = run_module.main([str(work / "spec.json"), "--data", str(root), "--out", str(work / "records"), "--wandb", "off", *arguments])
         assert code == 0
         path = work / "records" / f"{spec.key}.json"
         return load_record(path), load_histograms(path.with_suffix(".npz"))

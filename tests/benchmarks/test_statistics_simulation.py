@@ -52,7 +52,10 @@ def test_intervals_cover_the_truth_and_tests_keep_their_level():
         gains = [item - estimates[0] for item in estimates[1:]]
         low, high = (estimates[1] - estimates[0]).with_seeds(seed_error(scores[1], scores[0]), rule="behrens-fisher").interval()
         covered["difference with seeds"] += low <= 0 <= high
-        p_values = [gain.with_seeds(seed_error(other, scores[0]), rule="behrens-fisher").p_value() for gain, other in zip(gains, scores[1:], strict=True)]
+        p_values = [
+            gain.with_seeds(seed_error(other, scores[0]), rule="behrens-fisher").p_value()
+            for gain, other in zip(gains, scores[1:], strict=True)
+        ]
         false_alarm += min(holm(p_values)) <= 0.05
         fixed_false_alarm += min(holm([gain.p_value() for gain in gains])) <= 0.05
         better = resample(np.concatenate([counts[0], np.rint(counts[1] * [1.15, 1, 0]).astype(np.int64)]), num_draws=200)

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.leases import take
+from filelock import FileLock, Timeout
+
+from benchmarks.leases import holder
 from benchmarks.loggers import require_server
 from benchmarks.record import RunRecord
 from benchmarks.runner import Places
 from benchmarks.suite import RunSpec
+from datamodules.errors import UserError
 
 PROGRAM: Final = (sys.executable, "-m", "wandb")
 HEADER: Final = b":W&B"
@@ -28,7 +31,7 @@ class Outcome:
 
     Args:
         spec: The run.
-        state: `sent`, `sent before`, `no offline log`, `not finished`, `in use`, or `broken: ...`.
+        state: `sent`, `sent before`, `no offline log`, `not finished`, `in use: ...`, or `broken: ...`.
     """
 
     spec: RunSpec
@@ -48,7 +51,7 @@ def sync_suite(
     timeout_seconds: float = 600.0,
     program: Sequence[str] | None = None,
 ) -> list[Outcome]:
-    """Send what is finished and not sent yet.
+    """Send what is finished and not sent yet; one process at a time does so for a suite.
 
     Args:
         specs: The runs of a suite.
@@ -58,16 +61,21 @@ def sync_suite(
         program: Instead of wandb's command line, whose server is asked for first.
 
     Raises:
-        UserError: There is something to send, and wandb has no account or does not reach its server.
+        UserError: There is something to send, and wandb has no account or does not reach its server; or another process sends it.
     """
-    states = {spec.key: _state(spec, records, places) for spec in specs}
-    if program is None and not all(states.values()):
-        require_server()
-    outcomes = []
-    for spec in specs:
-        state = states[spec.key] or _send(places.run(spec.key), timeout_seconds, program or PROGRAM)
-        outcomes.append(Outcome(spec, state))
-    return outcomes
+    lock = places.work / "sync.lock"
+    places.work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            states = [_state(spec, records, places) for spec in specs]
+            if program is None and not all(states):
+                require_server()
+            return [
+                Outcome(spec, state or _send(places.run(spec.key), timeout_seconds, program or PROGRAM))
+                for spec, state in zip(specs, states, strict=True)
+            ]
+    except Timeout:
+        raise UserError("another process sends the runs of this suite", "wait for it", file=lock) from None
 
 
 def sync_table(suite: str, outcomes: Sequence[Outcome]) -> tuple[str, list[str], list[list[str]]]:
@@ -91,7 +99,10 @@ def _state(spec: RunSpec, records: Mapping[str, RunRecord], places: Places) -> s
     """Empty where there is something to send."""
     if spec.key not in records or records[spec.key].status != "finished":
         return "not finished"
-    parts = _parts(places.run(spec.key))
+    folder = places.run(spec.key)
+    if who := holder(folder):
+        return f"in use: {who} has written the record and is about to end"
+    parts = _parts(folder)
     if not parts:
         return "no offline log"
     for part in parts:
@@ -105,29 +116,23 @@ def _state(spec: RunSpec, records: Mapping[str, RunRecord], places: Places) -> s
 
 
 def _send(folder: Path, timeout_seconds: float, program: Sequence[str]) -> str:
-    lease = take(folder)
-    if lease is None:
-        return "in use: another process holds this run"
-    with lease:
-        waiting = [part for part in _parts(folder) if not _is_sent(part)]
-        if not waiting:
-            return "sent before"  # by another process, since we looked
-        try:
-            done = subprocess.run(  # noqa: S603 - wandb's own command
-                [*program, "sync", *map(str, waiting)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=timeout_seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return f"broken: not sent within {timeout_seconds / 60:g} minutes"
-        # The marker counts: a message may be reworded, and an exit code of 0 may mean that nothing was found.
-        if done.returncode == 0 and all(map(_is_sent, waiting)):
-            return "sent"
-        lines = [" ".join(line.removeprefix("wandb:").split()) for line in done.stdout.splitlines() if line.strip()]
-        told = [line for line in lines if "error" in line.lower()] or lines or [f"exit code {done.returncode}"]
-        return f"broken: {told[-1]}"
+    waiting = [part for part in _parts(folder) if not _is_sent(part)]
+    try:
+        done = subprocess.run(  # noqa: S603 - wandb's own command
+            [*program, "sync", *map(str, waiting)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"broken: not sent within {timeout_seconds / 60:g} minutes"
+    # The marker counts: a message may be reworded, and an exit code of 0 may mean that nothing was found.
+    if done.returncode == 0 and all(map(_is_sent, waiting)):
+        return "sent"
+    lines = [" ".join(line.removeprefix("wandb:").split()) for line in done.stdout.splitlines() if line.strip()]
+    told = [line for line in lines if "error" in line.lower()] or lines or [f"exit code {done.returncode}, and no marker beside the log"]
+    return f"broken: {told[-1]}"

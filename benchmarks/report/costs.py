@@ -20,7 +20,7 @@ _COLUMNS: Final = {
     "Wh in training": "train_watt_hours",
     "km2/h": "predict_km2_per_hour",
 }
-_DIGITS: Final = {"tile_gflop": 3, "samples_per_second": 2}
+_DIGITS: Final = {"tile_gflop": 3, "samples_per_second": 2, "train_watt_hours": 2}
 
 
 def costs_markdown(report: Report) -> str:

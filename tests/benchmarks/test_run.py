@@ -92,6 +92,8 @@ def test_the_record_says_what_issue_and_reader_need(execute, root):
     assert record.cost["parameters"] > 50_000
     assert 0 < record.cost["train_seconds"] < record.cost["seconds"] < time.perf_counter() - begin
     assert record.cost["peak_memory_mb"] > 50
+    if not torch.cuda.is_available():
+        assert record.cost["train_watt_hours"] is None, "unknown, and not zero"
     assert record.cost["predict_km2_per_hour"] > 0
     network = create_method("deeplab", network=NETWORK).network
     convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
@@ -145,6 +147,20 @@ def test_other_code_starts_afresh(execute, tmp_path, capsys):
     assert "continuing" not in capsys.readouterr().out
 
 
+def test_a_logger_that_fails_costs_the_run_nothing_but_its_log(execute, monkeypatch, capsys):
+    whole = execute("whole")
+
+    def fail(self, metrics, step):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.CSVLogger.log_metrics", fail)
+    record, histograms = execute("without")
+    assert same(whole, (record, histograms))
+    assert whole[0].environment["loggers"] == {"csv": "whole"}
+    assert record.environment["loggers"] == {"csv": "OSError: [Errno 28] No space left on device"}
+    assert "warning: the csv log of this run ends here" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("reference", ["all_background", "slope_threshold"])
 def test_references(execute, reference):
     record, histograms = execute(method=reference, hyperparameters={}, budget=None, seed=None)
@@ -180,6 +196,6 @@ def test_a_killed_run_resumes_in_its_own_process_with_wandb(execute, root, tmp_p
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert "continuing from" in finished.stdout
-    assert list(work.glob("wandb/offline-run-*")), "wandb writes into the folder of the run"
+    assert len(list(work.glob(f"wandb/offline-run-*/run-{spec.key}.wandb"))) == 2, "two parts of one run, in the folder of the run"
     path = work / "records" / f"{spec.key}.json"
     assert same(whole, (load_record(path), load_histograms(path.with_suffix(".npz"))))

@@ -20,7 +20,8 @@ from datamodules.errors import UserError
 from datamodules.landslide import LandslideDataModule
 from datamodules.terrain import halo_of
 from zoo.losses import LossOptions, SegmentationLoss
-from zoo.metrics.pixels import ScoreHistogram, best_threshold, pixel_scores, score_histogram
+from zoo.metrics.pixels import best_threshold, pixel_scores, score_histogram
+from zoo.metrics.running import ScoreHistogram
 from zoo.mining import HardNegativeMining
 from zoo.segmentor import NetworkOptions, Segmentor
 

@@ -5,7 +5,7 @@ import shutil
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -15,9 +15,9 @@ from benchmarks.loggers import LoggerOptions, attempt
 from benchmarks.suite import RunSpec
 from datamodules.errors import UserError
 
-PROJECT = "landslide-zoo"
-INIT_SECONDS = 60.0
-FINISH_SECONDS = 600.0
+PROJECT: Final = "landslide-zoo"
+INIT_SECONDS: Final = 60.0
+FINISH_SECONDS: Final = 600.0
 """What an online run may take to send the rest: a network that is gone must not keep a finished run from ending."""
 
 

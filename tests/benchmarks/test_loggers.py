@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 from filelock import FileLock
 from jsonargparse import ArgumentParser
 from lightning.pytorch.loggers import CSVLogger
@@ -98,6 +99,7 @@ def test_wandb_knows_the_run_by_its_key_also_when_it_resumes(tmp_path):
         assert states(loggers) == {"wandb": "whole"}
         close(loggers, {"model": [weights]} if resumed else {})
         assert states(loggers) == {"wandb": "whole"}
+    wandb.teardown()  # as at the end of a process: until then the last log may not be on disk
     logs = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert [log.name for log in logs] == [f"run-{spec.key}.wandb"] * 2, "the resumed run is a second part of the same run"
     for log in logs:

@@ -225,3 +225,9 @@ def test_planning_imports_nothing_heavy():
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stdout.strip(), finished.stderr) == (0, "", "")
+
+
+def test_a_report_is_made_without_lightning_and_encoders():
+    code = "import sys; import benchmarks.report.derived; print(*{'lightning', 'torchmetrics', 'torchvision', 'timm'} & sys.modules.keys())"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "", "they take several times as long to import as all the rest"

@@ -12,13 +12,13 @@ from sklearn.metrics import average_precision_score, brier_score_loss, confusion
 
 from zoo.metrics.pixels import (
     NUM_BINS,
-    ScoreHistogram,
     average_precision,
     best_threshold,
     confusion,
     pixel_scores,
     score_histogram,
 )
+from zoo.metrics.running import ScoreHistogram
 
 
 @st.composite

@@ -25,7 +25,7 @@ from zoo.icssn.objective import (
 )
 from zoo.icssn.schedule import Phase, phase_at
 from zoo.losses import LossOptions
-from zoo.metrics.tiles import ClassificationScores
+from zoo.metrics.running import ClassificationScores
 from zoo.segmentor import NetworkOptions
 
 

@@ -8,11 +8,10 @@ definition that the papers' own numbers satisfy (IoU = F1 / (2 - F1)).
 """
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from datamodules.classes import IGNORE, LANDSLIDE
 from zoo.metrics.counts import ratio
@@ -145,31 +144,3 @@ def oracle_scores(histogram: Tensor, threshold: float) -> dict[str, float]:
     best = best_threshold(histogram)
     iou, known = (pixel_scores(histogram, value)["iou_landslide"] for value in (threshold, best))
     return {"oracle_threshold": best, "oracle_iou": known, "oracle_gap": known - iou}
-
-
-class ScoreHistogram(Metric):
-    """Pooled score histogram over batches and ranks.
-
-    The state is one integer tensor that is summed over ranks, so the result does not depend on how samples were dealt out.
-
-    Example:
-        >>> metric = ScoreHistogram()
-        >>> metric.update(torch.tensor([[[0.9, 0.2]]]), torch.tensor([[[1, 0]]]))
-        >>> pixel_scores(metric.compute(), 0.5)["iou_landslide"]
-        1.0
-    """
-
-    full_state_update = False
-    histogram: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics' own signature
-        super().__init__(**kwargs)
-        self.add_state("histogram", torch.zeros(2, NUM_BINS, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, probabilities: Tensor, mask: Tensor) -> None:
-        """Add a batch; see `score_histogram`."""
-        self.histogram += score_histogram(probabilities, mask).sum(0)
-
-    def compute(self) -> Tensor:
-        """The pooled histogram, int64 (2, 256)."""
-        return self.histogram

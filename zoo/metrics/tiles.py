@@ -1,6 +1,6 @@
 """Scores of yes-or-no predictions about tiles or other objects, pooled over batches, ranks and units.
 
-`ClassificationScores` takes the answers of a classifier; `tile_counts` derives an answer from the score histogram of each tile, for any
+The answers may be those of a classifier; `tile_counts` derives one from the score histogram of each tile, for any
 method that maps pixels.
 """
 
@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torchmetrics import Metric
 
 from zoo.metrics.counts import Counts, ratio
 from zoo.metrics.pixels import NUM_BINS
@@ -22,39 +19,8 @@ MIN_SHARE: Final = 0.05
 """Share of landslide from which a tile is one; also what ICSSN's own labels of objects take by default."""
 
 
-class ClassificationScores(Metric):
-    """F1 of the landslide class and accuracy, from counts that are summed over ranks: each object counts once, wherever it was seen.
-
-    Args:
-        name: Prefix of the scores: `tile` gives `tile_f1` and `tile_accuracy`.
-    """
-
-    full_state_update = False
-    counts: Tensor
-
-    def __init__(self, name: str, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics' own signature
-        super().__init__(**kwargs)
-        self.name = name
-        self.add_state("counts", torch.zeros(2, 2, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, predicted: Tensor, label: Tensor, valid: Tensor) -> None:
-        """Add objects.
-
-        Args:
-            predicted: bool (N,).
-            label: bool (N,).
-            valid: bool (N,): objects that count.
-        """
-        cell = 2 * label.long() + predicted.long()
-        self.counts += torch.zeros(4, dtype=torch.int64, device=cell.device).scatter_add(0, cell, valid.long()).view(2, 2)
-
-    def compute(self) -> dict[str, float]:
-        """The scores by name; one without a denominator is NaN."""
-        (tn, fp), (fn, tp) = self.counts.tolist()
-        return _scores(self.name, tp, fp, fn, tn)
-
-
-def _scores(name: str, tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
+def classification_scores(name: str, tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
+    """F1 of the landslide class and accuracy as `NAME_f1` and `NAME_accuracy`; NaN without a denominator."""
     return {f"{name}_f1": ratio(2 * tp, 2 * tp + fp + fn), f"{name}_accuracy": ratio(tp + tn, tp + fp + fn + tn)}
 
 
@@ -89,7 +55,7 @@ class TileCounts(Counts):
     def scores(self) -> dict[str, float]:
         """`tile_share_f1` of the landslide class, `tile_share_accuracy`, `tile_share_prevalence`: share of tiles labelled landslide."""
         tiles = self.tp + self.fp + self.fn + self.tn
-        scores = _scores("tile_share", self.tp, self.fp, self.fn, self.tn)
+        scores = classification_scores("tile_share", self.tp, self.fp, self.fn, self.tn)
         return {**scores, "tile_share_prevalence": ratio(self.tp + self.fn, tiles)}
 
 

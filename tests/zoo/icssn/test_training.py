@@ -26,7 +26,7 @@ from tests.zoo.icssn.building import (
     train,
 )
 from zoo import create_method
-from zoo.metrics.tiles import ClassificationScores
+from zoo.metrics.running import ClassificationScores
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -59,42 +60,50 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         suite = Path(folder) / "runner_speed.yaml"
         suite.write_text(SUITE.format(steps=options.steps, seeds=list(range(options.runs))), encoding="utf-8")
-        overhead = _overhead(suite, Path(folder))
-        startup = _startup(next(Path(folder).glob("runner_speed/*/spec.json")), next(Path(folder).glob("data/*/train")).parent)
+        overhead, root = _overhead(suite, Path(folder))
+        startup = _startup(next(Path(folder).glob("runner_speed/*/spec.json")), root)
     return int(overhead > OVERHEAD_BAR or startup > STARTUP_BAR_SECONDS)
 
 
-def _overhead(suite_file: Path, runs: Path) -> float:
+def _overhead(suite_file: Path, runs: Path) -> tuple[float, Path]:
+    """Its share of the wall time, and the folder of the data."""
     began = time.perf_counter()
     from benchmarks import cli  # noqa: PLC0415 - its imports are part of what a suite costs
-    from benchmarks.launchers import Ended  # noqa: PLC0415
+    from benchmarks.launchers import Ended, Started  # noqa: PLC0415
     from benchmarks.launchers.local import LocalLauncher  # noqa: PLC0415
     from benchmarks.runner import Places, keyed_plan  # noqa: PLC0415
     from benchmarks.suite import load_suite  # noqa: PLC0415
 
     imported = time.perf_counter() - began
     suite = load_suite(str(suite_file))
-    keyed_plan(suite, Places(runs, suite.name), make_data=True)  # the data are no part of it
-    execute, seconds = LocalLauncher.execute, list[float]()
+    _, root = keyed_plan(suite, Places(runs, suite.name), make_data=True)  # the data are no part of it
+    assert root is not None
+    execute, seconds, checks = LocalLauncher.execute, list[float](), list[float]()
 
     def timed(launcher: LocalLauncher, jobs: Any) -> Iterator[Any]:  # noqa: ANN401 - as `execute`
         for event in execute(launcher, jobs):
+            if isinstance(event, Started) and not checks:
+                checks.append(_processor_of_children())
             if isinstance(event, Ended):
                 seconds.append(event.seconds)
             yield event
 
     LocalLauncher.execute = timed  # type: ignore[method-assign]
-    began, processor = time.perf_counter(), time.process_time()
+    before, began = _processor_of_children(), time.perf_counter()
     code = cli.main(["run", str(suite_file), "--runs", str(runs), "--max-parallel", "1", "--allow-leaks"])
-    wall, processor = imported + time.perf_counter() - began, time.process_time() - processor
+    wall = imported + time.perf_counter() - began
     if code or not seconds:
         raise UserError("the suite did not run", "see what it says above", file=suite_file)
+    of_runs, beside = _processor_of_children() - checks[0], checks[0] - before + time.process_time()
     share = wall / sum(seconds) - 1
-    print(
-        f"{len(seconds)} runs: {sum(seconds):.1f} s in their processes, {wall:.1f} s in all, the runner itself {processor:.1f} s of processor"
-    )
-    print(f"overhead {share:.1%} (bar {OVERHEAD_BAR:.0%})\n")
-    return share
+    print(f"{len(seconds)} runs | wall: {sum(seconds):.1f} s in their processes, {wall - sum(seconds):.1f} s beside, overhead {share:.1%}")
+    print(f"processor: {of_runs:.1f} s and {beside:.1f} s, {beside / of_runs:.1%} (bar {OVERHEAD_BAR:.0%} of wall)\n")
+    return share, root
+
+
+def _processor_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _startup(spec: Path, root: Path) -> float:

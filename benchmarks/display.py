@@ -78,6 +78,8 @@ class Display:
         if record.error is None:
             place = "elsewhere" if seconds is None else f"in {seconds:.0f} s"
             outcome = f"finished  {self._specs[record.key].title}: IoU {record.metrics['test']['iou_landslide']:.3f} {place}"
+            broken = [name for name, state in record.environment.get("loggers", {}).items() if state != "whole"]
+            outcome += f"; its {' and '.join(broken)} log is not whole, see {self._places.run(record.key) / 'log.txt'}" if broken else ""
         else:
             outcome = f"FAILED    {self._specs[record.key].title}: {record.error['line']} (log: {record.error['log']})"
         self._say(f"{outcome} [{self._done}/{self._total}]")

@@ -10,7 +10,7 @@ syncing.py    finished offline runs -> the wandb server
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Self, get_args
 
@@ -95,13 +95,8 @@ def require_server() -> None:
     import wandb  # noqa: PLC0415 - heavy, and only who goes online needs it
 
     remedy = "run `wandb login` where there is a network, or stay with --wandb offline and sync later"
-    known: Sequence[bool] = []
-
-    def login() -> None:
-        nonlocal known
-        known = [wandb.login(prompt=False)]
-
-    failure = attempt(login)
+    known: list[bool] = []
+    failure = attempt(lambda: known.append(wandb.login(prompt=False)))
     if failure is not None:
         raise UserError(f"wandb cannot reach its server or is refused there ({failure})", remedy, field="wandb")
     if known != [True]:

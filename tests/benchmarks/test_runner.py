@@ -46,6 +46,13 @@ def test_finished_runs_are_not_done_again(places):
     assert first.items() <= second.items()
 
 
+def test_a_logger_that_failed_is_told_beside_its_run(places):
+    _, said = run([spec("unlogged"), spec("ok")], places)
+    (line,) = [line for line in said.splitlines() if line.startswith("finished  row unlogged")]
+    assert f"its wandb log is not whole, see {places.log(spec('unlogged').key)}" in line
+    assert said.count("not whole") == 1
+
+
 def test_a_failed_run_is_a_record_with_its_last_error_line_and_the_others_go_on(places):
     specs = [spec("crash"), spec("user_error"), spec("killed"), spec("silent"), spec("ok")]
     records, said = run(specs, places)

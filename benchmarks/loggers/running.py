@@ -4,12 +4,13 @@ import os
 import shutil
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from benchmarks.loggers import LoggerOptions, attempt
 from benchmarks.suite import RunSpec
@@ -34,6 +35,14 @@ class Guarded(Logger):
         self.label = label
         self.logger = logger
         self.failure: str | None = None
+
+    def start(self) -> str | None:
+        """Open what the logger writes to.
+
+        Returns:
+            None, or in one line why it cannot.
+        """
+        return attempt(lambda: self.experiment)
 
     def guard(self, call: Callable[[], object]) -> None:
         """Do something with the logger, unless it has failed before."""
@@ -99,16 +108,21 @@ def make_loggers(spec: RunSpec, work: Path, options: LoggerOptions, *, resumed: 
     if "tensorboard" in options.files:
         loggers.append(Guarded("tensorboard", TensorBoardLogger(work, name="tensorboard", default_hp_metric=False)))
     if options.wandb != "off":
-        if not resumed and rank_zero_only.rank == 0:
-            for part in work.glob("wandb/offline-run-*"):
-                shutil.rmtree(part)
+        if not resumed:
+            _drop_parts(work)
         loggers.append(Guarded("wandb", _wandb_logger(spec, work, options)))
     for logger in loggers:
-        failure = attempt(lambda started=logger: started.experiment)  # now, where an error can say what to do
+        failure = logger.start()  # now, where an error can say what to do
         if failure is not None:
             remedy = "leave it out of --loggers" if logger.label in options.files else "run with --wandb offline, or off"
             raise UserError(f"the {logger.label} logger cannot start ({failure})", f"{remedy}: records do not need it", field=logger.label)
     return loggers
+
+
+@rank_zero_only
+def _drop_parts(work: Path) -> None:
+    for part in work.glob("wandb/offline-run-*"):
+        shutil.rmtree(part)
 
 
 def _wandb_logger(spec: RunSpec, work: Path, options: LoggerOptions) -> WandbLogger:
@@ -158,7 +172,7 @@ def close(loggers: Sequence[Guarded], artifacts: Mapping[str, Sequence[Path]]) -
     """
     for logger in loggers:
         if logger.label == "wandb":
-            logger.guard(lambda run=logger.experiment: _finish(run, artifacts))
+            logger.guard(partial(_finish, logger.experiment, artifacts))
 
 
 def _finish(run: Any, artifacts: Mapping[str, Sequence[Path]]) -> None:  # noqa: ANN401 - wandb has no types

@@ -51,6 +51,7 @@ class MapOptions:
         image_nodata: Value of image pixels without data, instead of what the file says.
         regrid: Of an image in degrees, in a stretching projection or rotated: `refuse`, `reproject` (the map is then on a north-up grid in
             metres), or a coordinate system for that grid such as EPSG:32645.
+        context: Pixels around a tile that the network sees and that are not mapped from it; see `zoo.mapping.tiles`.
     """
 
     tile: int | None = None
@@ -64,6 +65,7 @@ class MapOptions:
     resample_to_model: bool = False
     image_nodata: float | None = None
     regrid: str = "refuse"
+    context: int = 0
 
 
 @dataclass(frozen=True)
@@ -274,9 +276,8 @@ class Mapper:
     def _predict(self, reader: SceneReader, first_row: int) -> Generator[Band, None, None]:
         """Bands of the scene, from a row on."""
         options = self._options
-        return predict_scene(
-            self._ensemble, reader, tile=self.tile, overlap=options.overlap, batch_size=options.batch_size, first_row=first_row
-        )
+        tiling = {"tile": self.tile, "batch_size": options.batch_size, "context": options.context}
+        return predict_scene(self._ensemble, reader, overlap=options.overlap, first_row=first_row, **tiling)
 
     def _tags(self, plan: Plan) -> dict[str, str]:
         """What a reader of the file must know of its origin."""
@@ -287,7 +288,7 @@ class Mapper:
             "ZOO_MODEL_THRESHOLD": ", ".join(f"{member.module.threshold:g}" for member in members),
             "ZOO_THRESHOLD": f"{self.threshold:.9g}",
             "ZOO_TTA": self._options.tta,
-            "ZOO_TILE": f"{self.tile} pixels, overlap {self._options.overlap:g}",
+            "ZOO_TILE": f"{self.tile} pixels, overlap {self._options.overlap:g}, context {self._options.context}",
             "ZOO_VERSION": importlib.metadata.version("landslide-zoo"),
             FINGERPRINT: plan.fingerprint,
         }
@@ -314,6 +315,8 @@ def _require_options(options: MapOptions) -> None:
         value: Any = getattr(options, name)
         if value is not None and value < 1:
             raise UserError("is below 1", "choose a larger number", field=name, value=value, exit_code=2)
+    if options.context < 0:
+        raise UserError("is below 0", "choose 0 or more pixels", field="context", value=options.context, exit_code=2)
     for name, high in (("overlap", 0.5), ("threshold", 1.0)):
         value = getattr(options, name)
         if value is not None and not 0 <= value <= high:

@@ -38,7 +38,7 @@ def test_options_reach_the_map_and_the_speed_is_printed(trained, survey, tmp_pat
         tags = dataset.tags()
         assert dataset.dtypes == ("float32",)
     assert tags["ZOO_TTA"] == "d4"
-    assert tags["ZOO_TILE"] == "48 pixels, overlap 0.5"
+    assert tags["ZOO_TILE"] == "48 pixels, overlap 0.5, context 0"
     assert float(tags["ZOO_THRESHOLD"]) == 0.9
     assert (tmp_path / "prob_uncertainty.tif").exists()
 

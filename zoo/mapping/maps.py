@@ -28,9 +28,10 @@ from zoo.mapping.ensemble import Ensemble, Precision, Tta
 from zoo.mapping.prediction import Band, predict_scene
 from zoo.mapping.raster import Dtype, encode, layers_of, require_space, write_cog
 from zoo.mapping.source import coarser_or_finer, require_own_grid, resampled
-from zoo.qgis import raster_style, write_style
+from zoo.qgis import SUFFIX, raster_style, write_style
 
 FINGERPRINT: Final = "ZOO_FINGERPRINT"
+DEM_RESAMPLING: Final = "ZOO_DEM_RESAMPLING"
 File = str | PathLike[str]
 
 
@@ -260,6 +261,7 @@ class Mapper:
                     if progress is not None:
                         progress(draft.rows, grid.height)
             tags = self._tags(plan)
+            self._remove_outdated(out)
             for layer in layers:
                 write_style(raster_style(layer.name), files[layer.name])
                 write_cog(draft.file(layer.name), grid, layer, tags, files[layer.name])
@@ -289,9 +291,21 @@ class Mapper:
             "ZOO_THRESHOLD": f"{self.threshold:.9g}",
             "ZOO_TTA": self._options.tta,
             "ZOO_TILE": f"{self.tile} pixels, overlap {self._options.overlap:g}, context {self._options.context}",
+            DEM_RESAMPLING: self._dem_resampling,
             "ZOO_VERSION": importlib.metadata.version("landslide-zoo"),
             FINGERPRINT: plan.fingerprint,
         }
+
+    def _remove_outdated(self, out: Path) -> None:
+        """Remove what an earlier map of this name has and this one has not: an uncertainty would be taken for that of this map."""
+        made = {layer.name for layer in self._layers}
+        for layer in layers_of("uint8", uncertainty=True):
+            file = layer.path(out)
+            if layer.name in made or _fingerprint_of(file) is None:
+                continue
+            for outdated in (file, file.with_suffix(SUFFIX)):
+                outdated.unlink(missing_ok=True)
+            self._say(f"{file.name} of an earlier map is removed: this one has no {layer.name}")
 
     def _result(self, files: dict[str, Path], km2: float, seconds: float) -> SceneMap:
         return SceneMap(files["probability"], files["class"], files.get("uncertainty"), self.threshold, km2, seconds)
@@ -343,10 +357,15 @@ def _require_out(out: Path, scene: Scene) -> None:
 
 def _is_finished(out: Path, fingerprint: str) -> bool:
     """Whether a map of the same inputs is there."""
-    if not out.is_file():
-        return False
+    return _fingerprint_of(out) == fingerprint
+
+
+def _fingerprint_of(file: Path) -> str | None:
+    """Of the map that a file is of; None if it is none of ours, or not there."""
+    if not file.is_file():
+        return None
     try:
-        with rasterio.open(out) as dataset:
-            return bool(dataset.tags().get(FINGERPRINT) == fingerprint)
+        with rasterio.open(file) as dataset:
+            return dataset.tags().get(FINGERPRINT)
     except rasterio.errors.RasterioError:
-        return False  # not a raster: it is replaced when the map is whole
+        return None

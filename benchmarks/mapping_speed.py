@@ -191,7 +191,9 @@ def _cost(action: Callable[[], int], device: str) -> Cost:
 def _report(rounds: list[dict[str, Cost]], options: argparse.Namespace) -> int:
     """Print a table of medians; 1 if the map misses the bar."""
     km2 = (options.size * PIXEL_M) ** 2 / 1e6
-    print(f"{options.size} x {options.size} pixels of {PIXEL_M:g} m, tiles of {options.tile}, overlap {options.overlap:g}, {options.encoder},")
+    print(
+        f"{options.size} x {options.size} pixels of {PIXEL_M:g} m, tiles of {options.tile}, overlap {options.overlap:g}, {options.encoder},"
+    )
     print(f"batches of {options.batch_size}, {options.device}, {torch.get_num_threads()} threads, medians of {options.repeats} rounds")
     print(f"{'':<16}{'tiles':>6}{'wall s':>9}{'ratio':>8}{'processor s':>13}{'ratio':>8}{'km2/h':>9}")
     ratios = {}

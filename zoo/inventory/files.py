@@ -101,7 +101,7 @@ def is_inventory(path: Path) -> bool:
         fields = pyogrio.raw.read(path, max_features=1, read_geometry=False)[0]["fields"]
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
         return False
-    return _OWN_FIELDS <= set(fields)
+    return set(fields) >= _OWN_FIELDS
 
 
 def _write(path: Path, layer: VectorLayer, **options: Any) -> None:  # noqa: ANN401 - pyogrio's own

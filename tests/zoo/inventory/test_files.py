@@ -82,7 +82,7 @@ def test_terrain_is_resampled_as_the_map_says(tmp_path):
     for kind in ("cubic", "bilinear", None):
         with rasterio.open(path, "r+") as dataset:
             dataset.update_tags(ZOO_DEM_RESAMPLING=kind or "")
-        result = write_inventory(path, tmp_path / f"{kind}.gpkg", dem, say=lambda line: None)  # noqa: ARG005
+        result = write_inventory(path, tmp_path / f"{kind}.gpkg", dem, say=lambda line: None)
         slopes[kind] = read_layer(result.geopackage, "landslides")[1]["slope_deg"]
     np.testing.assert_array_equal(slopes[None], slopes["cubic"])
     assert np.nanmax(np.abs(slopes["bilinear"] - slopes["cubic"])) > 0.1

@@ -8,7 +8,9 @@ runs the same network on as many batches of the same size that are in memory alr
 busy machine only the second is repeatable. Exit code 1 if the wall-clock ratio misses the bar (CPU 1.15, GPU 1.25).
 
 With terratorch in the environment (it is no part of this project: install both in one of their own), its `tiled_inference` predicts the
-same scene with the same network, tile, overlap and batch size, from memory to memory: what it would read and write is left out.
+same scene with the same network, tile, overlap and batch size, from memory to memory: what it would read and write is left out, and so is
+loading the network, which for `map_scene` is within. Ratios are for as many tiles as each lays; the scene counts for km2/h, so a tiling
+that needs more tiles shows there.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from datamodules.batch import Batch
 from datamodules.errors import exit_with
 from zoo import create_method, load_checkpoint
 from zoo.mapping import Ensemble, MapOptions, map_scene
+from zoo.mapping.maps import Mapper
 from zoo.mapping.tiles import Axis
 
 BARS = {"cpu": 1.15, "cuda": 1.25}
@@ -76,7 +79,8 @@ def main(arguments: Sequence[str]) -> int:
         else:
             print("terratorch is not in this environment: its tiled_inference is left out")
         rounds = [{name: _cost(action, options.device) for name, action in ways.items()} for _ in range(options.repeats)]
-    return _report(rounds, options)
+        loading = _cost(lambda: Mapper([checkpoint], MapOptions(device=options.device)).tile, options.device)
+    return _report(rounds, loading, options)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -188,7 +192,7 @@ def _cost(action: Callable[[], int], device: str) -> Cost:
     return Cost(tiles, time.perf_counter() - wall, time.process_time() - processor)
 
 
-def _report(rounds: list[dict[str, Cost]], options: argparse.Namespace) -> int:
+def _report(rounds: list[dict[str, Cost]], loading: Cost, options: argparse.Namespace) -> int:
     """Print a table of medians; 1 if the map misses the bar."""
     km2 = (options.size * PIXEL_M) ** 2 / 1e6
     print(
@@ -196,14 +200,20 @@ def _report(rounds: list[dict[str, Cost]], options: argparse.Namespace) -> int:
     )
     print(f"batches of {options.batch_size}, {options.device}, {torch.get_num_threads()} threads, medians of {options.repeats} rounds")
     print(f"{'':<16}{'tiles':>6}{'wall s':>9}{'ratio':>8}{'processor s':>13}{'ratio':>8}{'km2/h':>9}")
-    ratios = {}
+    ratios, processors = {}, {}
     for name in rounds[0]:
         costs = [costs[name] for costs in rounds]
         ratios[name] = [statistics.median(pair) for pair in zip(*(costs[name].over(costs["forward"]) for costs in rounds), strict=True)]
         wall, processor = (statistics.median(getattr(cost, kind) for cost in costs) for kind in ("wall", "processor"))
+        processors[name] = processor
         spent = f"{wall:>9.2f}{ratios[name][0]:>8.3f}{processor:>13.2f}{ratios[name][1]:>8.3f}"
         print(f"{name:<16}{costs[0].tiles:>6}{spent}{km2 / wall * 3600:>9.1f}")
-    print(f"bar for map_scene: {BARS[options.device]} by wall clock")
+    print(
+        f"bar for map_scene: {BARS[options.device]} by wall clock; within it {loading.processor:.2f} s of processor time load the checkpoint"
+    )
+    if "tiled_inference" in processors:
+        share = processors["map_scene"] / processors["tiled_inference"]
+        print(f"map_scene, from files to files, takes {share:.2f} of the processor time of tiled_inference for the scene")
     return int(ratios["map_scene"][0] > BARS[options.device])
 
 

@@ -366,6 +366,7 @@ def _fingerprint_of(file: Path) -> str | None:
         return None
     try:
         with rasterio.open(file) as dataset:
-            return dataset.tags().get(FINGERPRINT)
+            fingerprint: str | None = dataset.tags().get(FINGERPRINT)
+            return fingerprint
     except rasterio.errors.RasterioError:
         return None

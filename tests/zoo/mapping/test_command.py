@@ -89,6 +89,7 @@ def test_a_mistake_in_the_last_scene_shows_before_the_first_is_mapped(trained, s
         (["map", "CKPT", "--image", "nowhere.tif", "--out", "OUT"], "nowhere.tif"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--overlap", "0.7"], "overlap = 0.7"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--tile", "0"], "tile = 0"),
+        (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--context", "-1"], "context = -1"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--device", "cuda:99"], "no such device"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--tta", "d8"], "invalid choice"),
         (["map", "CKPT", "--image", "IMAGE"], "--out"),

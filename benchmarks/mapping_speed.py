@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             print("terratorch is not in this environment: its tiled_inference is left out")
         rounds = [{name: _cost(action, options.device) for name, action in ways.items()} for _ in range(options.repeats)]
-        loading = _cost(lambda: Mapper([checkpoint], MapOptions(device=options.device)).tile, options.device)
+        loading = _cost(lambda: Mapper([checkpoint], MapOptions(device=options.device), say=lambda line: None).tile, options.device)
     return _report(rounds, loading, options)
 
 

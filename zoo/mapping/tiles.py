@@ -15,8 +15,8 @@ are left out of each other's outermost pixels, where a network sees no context.
 **Context.** The network may be shown c more pixels of the scene on each side of a tile, whose prediction is thrown away; at the scene's
 edges the window is shifted inward, so that all have one size. One whose receptive field reaches m + c pixels or fewer to each side gives
 the same map as if the scene were one tile, whatever the overlap. It is 0 unless asked for: networks reach further than any context that
-one would pay for, and for inputs of one size an overlap hides their borders where a context alone does not (DeepLabV3+ after an epoch on Mars, inputs of
-128: steps across borders 0.98 times those elsewhere with tiles of 128 and V = 32, 13 times with tiles of 96, V = 0 and c = 16).
+one would pay for, and for inputs of one size an overlap hides their borders where a context alone does not (DeepLabV3+ after an epoch on
+Mars, inputs of 128: steps across borders 0.98 times those elsewhere with tiles of 128 and V = 32, 13 times with tiles of 96 and c = 16).
 """
 
 from dataclasses import dataclass

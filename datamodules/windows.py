@@ -255,20 +255,20 @@ def stack(samples: Sequence[dict[str, Any]], drop: Modality | None = None) -> Ba
         drop: Modality to be NaN everywhere; labels stay as they are.
     """
     height, width, channels = samples[0]["image"].shape
-    image = torch.empty(len(samples), channels, height, width)
+    image = np.empty((len(samples), channels, height, width), dtype=np.float32)
     for window, sample in zip(image, samples, strict=True):
-        window.copy_(torch.from_numpy(sample["image"]).permute(2, 0, 1))
+        window[...] = np.ascontiguousarray(sample["image"].transpose(2, 0, 1))  # NumPy widens bytes in half of torch's time
     mask = np.stack([sample["mask"] for sample in samples])
     missing = mask == NO_IMAGE
     if missing.any():
-        image.masked_fill_(torch.from_numpy(missing)[:, None], math.nan)
-    mask |= missing.view(np.uint8)  # 254 becomes 255
-    dem = torch.from_numpy(np.stack([sample["dem"] for sample in samples]))[:, None]
+        np.copyto(image, np.nan, where=missing[:, None])
+        mask[missing] = IGNORE
+    dem = np.stack([sample["dem"] for sample in samples])[:, None]
     if drop is not None:
-        (image if drop == "image" else dem).fill_(math.nan)
+        (image if drop == "image" else dem).fill(np.nan)
     batch = Batch(
-        image=image,
-        dem=dem,
+        image=torch.from_numpy(image),
+        dem=torch.from_numpy(dem),
         mask=torch.from_numpy(mask),
         pixel_size=torch.tensor([sample["pixel_size"] for sample in samples], dtype=torch.float32),
         tile=[sample["tile"] for sample in samples],

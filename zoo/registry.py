@@ -104,7 +104,11 @@ def load_checkpoint(path: str | Path) -> LandslideModule:
     Raises:
         UserError: No such file, or not a checkpoint of this package.
     """
-    checkpoint = read_checkpoint(path)
+    return built(read_checkpoint(path))
+
+
+def built(checkpoint: dict[str, Any]) -> LandslideModule:
+    """The method of a checkpoint that `read_checkpoint` has read, as `load_checkpoint` gives it."""
     described = checkpoint["landslide_zoo"]
     hyperparameters = described["hyperparameters"]
     # The pretrained weights are in the state dict, so a checkpoint needs neither hub nor package.

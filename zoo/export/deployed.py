@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from zoo.preprocessing import Inputs
-from zoo.registry import load_checkpoint, read_checkpoint
+from zoo.registry import built, read_checkpoint
 from zoo.segmentor import Segmentor
 
 DEFAULT_TILE: Final = 512
@@ -75,7 +75,8 @@ class Deployed(nn.Module):
         Raises:
             UserError: No such file, or not a checkpoint of this package.
         """
-        described, module = read_checkpoint(path)["landslide_zoo"], load_checkpoint(path)
+        content = read_checkpoint(path)
+        described, module = content["landslide_zoo"], built(content)
         description = Description(
             described["method"],
             described["hyperparameters"],

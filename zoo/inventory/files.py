@@ -9,11 +9,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyogrio.errors
 import pyogrio.raw
 import shapely
 
 Array = npt.NDArray[Any]
 _OPTIONS: Final = {"VERSION": "1.2"}  # what every GDAL and QGIS at hand reads without a warning
+_OWN_FIELDS: Final = {"model", "threshold", "area_m2", "probability_mean", "probability_max"}
 _STYLE_TABLE: Final = """\
 CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), f_table_schema TEXT(256),
 f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN,
@@ -89,6 +91,17 @@ def write_geojson(path: Path, layer: VectorLayer, wkt: str, step: float) -> None
     """
     finer = VectorLayer(layer.name, layer.kind, shapely.segmentize(layer.geometries, step), layer.fields)
     _write(path, finer, driver="GeoJSON", crs=wkt, layer_options={"RFC7946": "YES"})
+
+
+def is_inventory(path: Path) -> bool:
+    """Whether a file is the landslides of an inventory as `write_geojson` writes them, by its attributes."""
+    if not path.is_file():
+        return False
+    try:
+        fields = pyogrio.raw.read(path, max_features=1, read_geometry=False)[0]["fields"]
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
+        return False
+    return set(fields) >= _OWN_FIELDS
 
 
 def _write(path: Path, layer: VectorLayer, **options: Any) -> None:  # noqa: ANN401 - pyogrio's own

@@ -18,7 +18,7 @@ from datamodules.errors import UserError
 from datamodules.grid import Grid
 from datamodules.overrides import Overrides
 from datamodules.scene import Scene
-from zoo.inventory.files import VectorLayer, write_geojson, write_geopackage
+from zoo.inventory.files import VectorLayer, is_inventory, write_geojson, write_geopackage
 from zoo.inventory.ground import Ground
 from zoo.inventory.layers import compared_layers, landslide_layers
 from zoo.inventory.reference import MatchRule, Reference
@@ -167,7 +167,10 @@ def write_inventory(
         opened.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
         source = opened.enter_context(MapReader(probability, options.threshold))
         _require_earth(source.ground, probability, options)
-        terrain = opened.enter_context(closing(TerrainReader(dem, source.grid, source.ground, overrides))) if dem else None
+        terrain = None
+        if dem is not None:
+            terrain = TerrainReader(dem, source.grid, source.ground, overrides, source.dem_resampling)
+            opened.enter_context(closing(terrain))
         missing = [] if dem else ["no elevation model: slope, aspect, elevation, crowns and toes stay empty"]
         for remark in source.remarks + missing:
             say(f"{out.name}: {remark}")
@@ -200,6 +203,10 @@ def write_inventory(
         raise UserError(
             f"cannot be written ({error})", "check the folder and the space on the disk", file=out, field="inventory"
         ) from error
+    left = out.with_suffix(".geojson")
+    if not geojson and is_inventory(left):
+        left.unlink()
+        remarks.append(f"{left.name} of an earlier inventory is removed: this one has no GeoJSON")
     say(f"{out}: {len(found.polygons)} landslides, {area_m2 / 1e6:,.4g} km2, threshold {source.threshold:.3g}")
     for remark in remarks:
         say(remark)

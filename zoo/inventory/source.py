@@ -13,14 +13,14 @@ from pyproj.exceptions import ProjError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from datamodules.alignment import ElevationModel
+from datamodules.alignment import DemResampling, ElevationModel
 from datamodules.errors import UserError
 from datamodules.grid import Grid
 from datamodules.overrides import Overrides
 from datamodules.rasters import open_raster, probe, read_window
 from datamodules.terrain import halo_of, terrain_layers
 from zoo.inventory.ground import STEP_M, Ground
-from zoo.mapping.maps import FINGERPRINT
+from zoo.mapping.maps import DEM_RESAMPLING, FINGERPRINT
 from zoo.mapping.raster import layers_of
 
 Array = npt.NDArray[Any]
@@ -76,6 +76,7 @@ class MapReader:
         ground: The globe under it.
         threshold: As applied.
         model: SHA-256 of the checkpoints as the map's tags say; None if they do not.
+        dem_resampling: How an elevation model came onto the map's grid for its networks, by the tags; cubic if they do not say.
         remarks: What a user should hear of the above.
 
     Raises:
@@ -88,6 +89,7 @@ class MapReader:
             self._probability = files.enter_context(open_raster(path))
             tags = self._probability.tags()
             self.model: str | None = tags.get("ZOO_MODEL_SHA256")
+            self.dem_resampling: DemResampling = "bilinear" if tags.get(DEM_RESAMPLING) == "bilinear" else "cubic"
             own = float(tags["ZOO_THRESHOLD"]) if "ZOO_THRESHOLD" in tags else None
             self.ground, self.grid = _placed(self._probability, path)
             if threshold is None and own is None:
@@ -186,15 +188,16 @@ class TerrainReader:
         grid: Of the map.
         ground: The globe under it.
         overrides: What the user states about the model.
+        resampling: How it comes onto the grid.
 
     Raises:
         UserError: A model that cannot be used, and what to do.
     """
 
-    def __init__(self, path: Path, grid: Grid, ground: Ground, overrides: Overrides) -> None:
+    def __init__(self, path: Path, grid: Grid, ground: Ground, overrides: Overrides, resampling: DemResampling = "cubic") -> None:
         self._grid, self._ground = grid, ground
         self._halo = halo_of(TERRAIN, grid.pixel_size)
-        self._dem = ElevationModel(path, grid, self._halo, "cubic", overrides)
+        self._dem = ElevationModel(path, grid, self._halo, resampling, overrides)
         self._dem.check()
 
     def read(self, rows: slice) -> Terrain:

@@ -11,7 +11,7 @@ from datamodules.errors import UserError
 from datamodules.grid import Grid
 from datamodules.scene import Scene
 from zoo.base import LandslideModule
-from zoo.registry import load_checkpoint, read_checkpoint
+from zoo.registry import built, read_checkpoint
 
 PIXEL_TOLERANCE: Final = 0.1
 """Relative difference from the pixel sizes of the training scenes that a scene may have: what training itself scales windows by."""
@@ -55,7 +55,8 @@ def load(paths: Sequence[Path]) -> list[Checkpoint]:
     """
     found: list[Checkpoint] = []
     for path in paths:
-        described = read_checkpoint(path)["landslide_zoo"]
+        content = read_checkpoint(path)
+        described = content["landslide_zoo"]
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if any(sha256 == other.sha256 for other in found):
@@ -66,7 +67,7 @@ def load(paths: Sequence[Path]) -> list[Checkpoint]:
                 path=path,
                 sha256=sha256,
                 method=described["method"],
-                module=load_checkpoint(path),
+                module=built(content),
                 tile_size=data.get("tile_size"),
                 dem_resampling=data.get("dem_resampling"),
                 training_pixel_m=(pixel_m[0], pixel_m[1]) if pixel_m else None,

@@ -167,6 +167,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tile", type=int, default=None, metavar="PIXELS", help="side of a tile (default: as in training)")
     parser.add_argument("--overlap", type=float, default=default.overlap, help="share of a tile, 0 to 0.5 (default: %(default)s)")
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=default.context,
+        metavar="PIXELS",
+        help="around a tile, that the network sees and that are not mapped from it (default: %(default)s)",
+    )
     parser.add_argument("--batch-size", type=int, default=default.batch_size, help="tiles at a time (default: %(default)s)")
     parser.add_argument("--tta", choices=("none", "d4"), default=default.tta, help="d4: mean over eight turns and mirrorings of each tile")
     parser.add_argument("--device", default=default.device, help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")

@@ -28,9 +28,10 @@ from zoo.mapping.ensemble import Ensemble, Precision, Tta
 from zoo.mapping.prediction import Band, predict_scene
 from zoo.mapping.raster import Dtype, encode, layers_of, require_space, write_cog
 from zoo.mapping.source import coarser_or_finer, require_own_grid, resampled
-from zoo.qgis import raster_style, write_style
+from zoo.qgis import SUFFIX, raster_style, write_style
 
 FINGERPRINT: Final = "ZOO_FINGERPRINT"
+DEM_RESAMPLING: Final = "ZOO_DEM_RESAMPLING"
 File = str | PathLike[str]
 
 
@@ -51,6 +52,7 @@ class MapOptions:
         image_nodata: Value of image pixels without data, instead of what the file says.
         regrid: Of an image in degrees, in a stretching projection or rotated: `refuse`, `reproject` (the map is then on a north-up grid in
             metres), or a coordinate system for that grid such as EPSG:32645.
+        context: Pixels around a tile that the network sees and that are not mapped from it; see `zoo.mapping.tiles`.
     """
 
     tile: int | None = None
@@ -64,6 +66,7 @@ class MapOptions:
     resample_to_model: bool = False
     image_nodata: float | None = None
     regrid: str = "refuse"
+    context: int = 0
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,7 @@ class Mapper:
                     if progress is not None:
                         progress(draft.rows, grid.height)
             tags = self._tags(plan)
+            self._remove_outdated(out)
             for layer in layers:
                 write_style(raster_style(layer.name), files[layer.name])
                 write_cog(draft.file(layer.name), grid, layer, tags, files[layer.name])
@@ -274,9 +278,8 @@ class Mapper:
     def _predict(self, reader: SceneReader, first_row: int) -> Generator[Band, None, None]:
         """Bands of the scene, from a row on."""
         options = self._options
-        return predict_scene(
-            self._ensemble, reader, tile=self.tile, overlap=options.overlap, batch_size=options.batch_size, first_row=first_row
-        )
+        tiling = {"tile": self.tile, "batch_size": options.batch_size, "context": options.context}
+        return predict_scene(self._ensemble, reader, overlap=options.overlap, first_row=first_row, **tiling)
 
     def _tags(self, plan: Plan) -> dict[str, str]:
         """What a reader of the file must know of its origin."""
@@ -287,10 +290,22 @@ class Mapper:
             "ZOO_MODEL_THRESHOLD": ", ".join(f"{member.module.threshold:g}" for member in members),
             "ZOO_THRESHOLD": f"{self.threshold:.9g}",
             "ZOO_TTA": self._options.tta,
-            "ZOO_TILE": f"{self.tile} pixels, overlap {self._options.overlap:g}",
+            "ZOO_TILE": f"{self.tile} pixels, overlap {self._options.overlap:g}, context {self._options.context}",
+            DEM_RESAMPLING: self._dem_resampling,
             "ZOO_VERSION": importlib.metadata.version("landslide-zoo"),
             FINGERPRINT: plan.fingerprint,
         }
+
+    def _remove_outdated(self, out: Path) -> None:
+        """Remove what an earlier map of this name has and this one has not: an uncertainty would be taken for that of this map."""
+        made = {layer.name for layer in self._layers}
+        for layer in layers_of("uint8", uncertainty=True):
+            file = layer.path(out)
+            if layer.name in made or _fingerprint_of(file) is None:
+                continue
+            for outdated in (file, file.with_suffix(SUFFIX)):
+                outdated.unlink(missing_ok=True)
+            self._say(f"{file.name} of an earlier map is removed: this one has no {layer.name}")
 
     def _result(self, files: dict[str, Path], km2: float, seconds: float) -> SceneMap:
         return SceneMap(files["probability"], files["class"], files.get("uncertainty"), self.threshold, km2, seconds)
@@ -314,6 +329,8 @@ def _require_options(options: MapOptions) -> None:
         value: Any = getattr(options, name)
         if value is not None and value < 1:
             raise UserError("is below 1", "choose a larger number", field=name, value=value, exit_code=2)
+    if options.context < 0:
+        raise UserError("is below 0", "choose 0 or more pixels", field="context", value=options.context, exit_code=2)
     for name, high in (("overlap", 0.5), ("threshold", 1.0)):
         value = getattr(options, name)
         if value is not None and not 0 <= value <= high:
@@ -340,10 +357,16 @@ def _require_out(out: Path, scene: Scene) -> None:
 
 def _is_finished(out: Path, fingerprint: str) -> bool:
     """Whether a map of the same inputs is there."""
-    if not out.is_file():
-        return False
+    return _fingerprint_of(out) == fingerprint
+
+
+def _fingerprint_of(file: Path) -> str | None:
+    """Of the map that a file is of; None if it is none of ours, or not there."""
+    if not file.is_file():
+        return None
     try:
-        with rasterio.open(out) as dataset:
-            return bool(dataset.tags().get(FINGERPRINT) == fingerprint)
+        with rasterio.open(file) as dataset:
+            fingerprint: str | None = dataset.tags().get(FINGERPRINT)
+            return fingerprint
     except rasterio.errors.RasterioError:
-        return False  # not a raster: it is replaced when the map is whole
+        return None

@@ -94,7 +94,7 @@ class _Work:
         columns: Tile columns of the batch.
         batch: None where no tile has data.
         gaps: Tile columns without any image data, which no network needs to see.
-        valid: One a tile of the batch.
+        valid: One a tile of the batch, of the tile alone and not of its context.
         last: Whether the tile row ends here.
     """
 
@@ -115,6 +115,7 @@ def predict_scene(
     batch_size: int = 8,
     first_row: int = 0,
     drop: Modality | None = None,
+    context: int = 0,
 ) -> Generator[Band, None, None]:
     """Predict a scene by blended tiles, from top to bottom; see `zoo.mapping.tiles` for the weights.
 
@@ -129,6 +130,7 @@ def predict_scene(
         batch_size: Tiles that are predicted together, at most a row of tiles.
         first_row: Leave out the rows above it.
         drop: Hide the image or the elevation model from the predictor.
+        context: Pixels beyond a tile on each side that the predictor sees too.
 
     Yields:
         Bands without gap or overlap, each a few rows to a tile's height high.
@@ -136,14 +138,14 @@ def predict_scene(
     Raises:
         UserError: A damaged file, or options out of range.
     """
-    rows, columns = Axis.of(reader.grid.height, tile, overlap), Axis.of(reader.grid.width, tile, overlap)
+    rows, columns = (Axis.of(length, tile, overlap, context) for length in (reader.grid.height, reader.grid.width))
     blend = RowBlend(rows, columns, 1 if predictor.size == 1 else 2)
     items = _cached(_read(predictor, reader, rows, columns, batch_size, first_row, drop))
     with ThreadPoolExecutor(1) as pool:
         # The thread alone draws from the reader, so that no file is read by two, and ends what it began.
         try:
             for work, predicted in _predicted(predictor, _ahead(pool, items)):
-                _add(blend, work, predicted, (rows.size, columns.size))
+                _add(blend, work, predicted, rows, columns)
                 if not work.last:
                     continue
                 row, values, valid = blend.finish(work.number)
@@ -156,13 +158,13 @@ def predict_scene(
             pool.submit(items.close)
 
 
-def _add(blend: RowBlend, work: _Work, predicted: Tensor | None, size: tuple[int, int]) -> None:
-    """Add a batch and the gaps beside it to the blend."""
+def _add(blend: RowBlend, work: _Work, predicted: Tensor | None, rows: Axis, columns: Axis) -> None:
+    """Add a batch, without the context of its tiles, and the gaps beside it to the blend."""
     for column in work.gaps:
-        blend.add(work.number, column, None, np.zeros(size, dtype=bool))
+        blend.add(work.number, column, None, np.zeros((rows.size, columns.size), dtype=bool))
     if predicted is not None:
         for column, values, valid in zip(work.columns, predicted.float().cpu().numpy(), work.valid, strict=True):
-            blend.add(work.number, column, values, valid)
+            blend.add(work.number, column, values[:, rows.part(work.number), columns.part(column)], valid)
 
 
 def _read(
@@ -173,27 +175,29 @@ def _read(
     for number, row in enumerate(rows.starts):
         if row + rows.size <= first_row:
             continue
+        top = rows.reads[number]
         samples: list[dict[str, Any]] = []
         chosen: list[int] = []
         gaps: list[int] = []
         valid: list[Array] = []
-        for position, column in enumerate(columns.starts):
-            image, missing = reader.image(row, column, rows.size, columns.size)
-            if missing is not None and missing.all():
+        for position, left in enumerate(columns.reads):
+            tile = rows.part(number), columns.part(position)
+            image, missing = reader.image(top, left, rows.seen, columns.seen)
+            if missing is not None and missing[tile].all():
                 gaps.append(position)
                 continue
-            dem = reader.dem(row - halo, column - halo, rows.size + 2 * halo, columns.size + 2 * halo)
+            dem = reader.dem(top - halo, left - halo, rows.seen + 2 * halo, columns.seen + 2 * halo)
             mask = np.full(image.shape[:2], IGNORE, dtype=np.uint8)
             known = np.ones(image.shape[:2], dtype=bool)
             if missing is not None:
                 mask[missing] = NO_IMAGE
                 known[missing] = False
             if predictor.reads_dem:
-                known &= ~np.isnan(dem[halo : halo + rows.size, halo : halo + columns.size])
-            name = f"{reader.scene.name}:{row}:{column}"
+                known &= ~np.isnan(dem[halo : halo + rows.seen, halo : halo + columns.seen])
+            name = f"{reader.scene.name}:{row}:{columns.starts[position]}"
             samples.append({"image": image, "dem": dem, "mask": mask, "pixel_size": reader.grid.pixel_size, "tile": name})
             chosen.append(position)
-            valid.append(known)
+            valid.append(known[tile])
             if len(samples) == batch_size:
                 yield _Work(number, chosen, stack(samples), [], valid, last=False)
                 samples, chosen, valid = [], [], []

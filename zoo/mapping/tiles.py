@@ -10,8 +10,13 @@ the scene keep full weight. At a distance of d = 0, 1, ... pixels from such an e
     w(d) = 0 for d < m,   sin^2(pi / 2 * (d + 1/2 - m) / (V - 2 m)) for m <= d < V - m,   1 beyond,
 
 then divided by the sum over all tiles at that pixel, so that the weights of a pixel sum to 1 without an accumulator of weights. Neighbours
-are left out of each other's outermost pixels, where a network sees no context: one whose receptive field reaches m pixels or fewer to each
-side gives the same map as if the scene were one tile.
+are left out of each other's outermost pixels, where a network sees no context.
+
+**Context.** The network may be shown c more pixels of the scene on each side of a tile, whose prediction is thrown away; at the scene's
+edges the window is shifted inward, so that all have one size. One whose receptive field reaches m + c pixels or fewer to each side gives
+the same map as if the scene were one tile, whatever the overlap. It is 0 unless asked for: networks reach further than any context that
+one would pay for, and for inputs of one size an overlap hides their borders where a context alone does not (DeepLabV3+ after an epoch on
+Mars, inputs of 128: steps across borders 0.98 times those elsewhere with tiles of 128 and V = 32, 13 times with tiles of 96 and c = 16).
 """
 
 from dataclasses import dataclass
@@ -35,25 +40,32 @@ class Axis:
         size: Pixels of a tile, at most `length`.
         starts: First pixel of each tile.
         weights: float32 (tiles, size); at each pixel those of all tiles sum to 1.
+        seen: Pixels that the network is shown for a tile, at least `size`.
+        reads: First of them, for each tile.
     """
 
     length: int
     size: int
     starts: list[int]
     weights: Array
+    seen: int
+    reads: list[int]
 
     @classmethod
-    def of(cls, length: int, tile: int, overlap: float) -> "Axis":
+    def of(cls, length: int, tile: int, overlap: float, context: int = 0) -> "Axis":
         """Lay tiles along an axis.
 
         Args:
             length: Pixels of the scene.
             tile: Pixels of a tile.
             overlap: Share of a tile that the next one overlaps, in [0, 0.5].
+            context: Pixels beyond a tile on each side that the network is shown too.
 
         Raises:
-            UserError: A tile below one pixel, or an overlap out of range.
+            UserError: A tile below one pixel, or an overlap or a context out of range.
         """
+        if context < 0:
+            raise UserError("is below 0", "choose 0 or more pixels", field="context", value=context, exit_code=2)
         if tile < 1:
             raise UserError("is below 1", "choose a larger number", field="tile", value=tile, exit_code=2)
         if not 0 <= overlap <= 0.5:
@@ -69,7 +81,14 @@ class Axis:
         for start, weight in zip(starts, weights, strict=True):
             total[start : start + size] += weight
         weights /= np.stack([total[start : start + size] for start in starts])
-        return cls(length, size, starts, weights.astype(np.float32))
+        seen = min(size + 2 * context, length)
+        reads = [min(max(start - context, 0), length - seen) for start in starts]
+        return cls(length, size, starts, weights.astype(np.float32), seen, reads)
+
+    def part(self, number: int) -> slice:
+        """The pixels of a tile among those that are shown."""
+        first = self.starts[number] - self.reads[number]
+        return slice(first, first + self.size)
 
     def final(self, number: int) -> int:
         """Pixels from the start of the axis that no tile after `number` touches."""

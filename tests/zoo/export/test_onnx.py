@@ -85,6 +85,18 @@ def test_the_file_gives_the_probabilities_of_pytorch(checkpoint, tmp_path, metho
     check(path, out, export_onnx(path, out))
 
 
+@pytest.mark.slow
+def test_the_file_of_hpcl_net_is_as_large_as_what_is_deployed(checkpoint, tmp_path):
+    """Teacher, queues and projection heads stay behind; what is left beside the weights is the graph."""
+    path, out = checkpoint("hpcl_net", "both", encoder="tu-tf_efficientnet_lite0", decoder_channels=256), tmp_path / "model.onnx"
+    report = export_onnx(path, out)
+    network, _ = Deployed.from_checkpoint(path)
+    deployed = 4 * sum(parameter.numel() for parameter in network.parameters())
+    assert report.weight_bytes >= deployed
+    assert out.stat().st_size <= 1.02 * deployed
+    assert path.stat().st_size > 1.2 * deployed, "the checkpoint holds the parts of training too"
+
+
 def test_the_command_writes_one_file_that_says_how_to_read_it(checkpoint, tmp_path, capsys):
     path, out = checkpoint(inputs="image"), tmp_path / "model.onnx"
     assert main(["export", str(path), "--out", str(out), "--tile", "32"]) == 0

@@ -61,6 +61,33 @@ def test_polygons_of_the_file_drawn_again_are_the_class_raster(made):
     np.testing.assert_allclose(fields["area_m2"].sum(), result.area_m2)
 
 
+def test_a_geojson_of_an_earlier_inventory_is_removed_and_one_of_others_is_not(made):
+    result, said, folder = made
+    assert result.geojson.exists()
+    options = InventoryOptions(geojson=False)
+    assert write_inventory(folder / "prob.tif", result.geopackage, options=options, say=said.append).geojson is None
+    assert not result.geojson.exists()
+    assert "slides.geojson of an earlier inventory is removed" in said[-1]
+    for content in ('{"type": "FeatureCollection", "features": []}', "mine"):
+        result.geojson.write_text(content)
+        write_inventory(folder / "prob.tif", result.geopackage, options=options, say=said.append)
+        assert result.geojson.read_text() == content
+
+
+def test_terrain_is_resampled_as_the_map_says(tmp_path):
+    path = write_map(tmp_path, blobs((90, 110)))
+    coarse = from_origin(499_980, 4_000_020, 11, 11)
+    dem = write_raster(tmp_path / "dem.tif", (900 + 50 * blobs((40, 40), sigma=1, seed=4)).astype(np.float32), transform=coarse)
+    slopes = {}
+    for kind in ("cubic", "bilinear", None):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ZOO_DEM_RESAMPLING=kind or "")
+        result = write_inventory(path, tmp_path / f"{kind}.gpkg", dem, say=lambda line: None)
+        slopes[kind] = read_layer(result.geopackage, "landslides")[1]["slope_deg"]
+    np.testing.assert_array_equal(slopes[None], slopes["cubic"])
+    assert np.nanmax(np.abs(slopes["bilinear"] - slopes["cubic"])) > 0.1
+
+
 def test_geojson_is_rfc_7946(made):
     result, _, _ = made
     text = result.geojson.read_text()

@@ -38,7 +38,7 @@ def test_options_reach_the_map_and_the_speed_is_printed(trained, survey, tmp_pat
         tags = dataset.tags()
         assert dataset.dtypes == ("float32",)
     assert tags["ZOO_TTA"] == "d4"
-    assert tags["ZOO_TILE"] == "48 pixels, overlap 0.5"
+    assert tags["ZOO_TILE"] == "48 pixels, overlap 0.5, context 0"
     assert float(tags["ZOO_THRESHOLD"]) == 0.9
     assert (tmp_path / "prob_uncertainty.tif").exists()
 
@@ -89,6 +89,7 @@ def test_a_mistake_in_the_last_scene_shows_before_the_first_is_mapped(trained, s
         (["map", "CKPT", "--image", "nowhere.tif", "--out", "OUT"], "nowhere.tif"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--overlap", "0.7"], "overlap = 0.7"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--tile", "0"], "tile = 0"),
+        (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--context", "-1"], "context = -1"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--device", "cuda:99"], "no such device"),
         (["map", "CKPT", "--image", "IMAGE", "--out", "OUT", "--tta", "d8"], "invalid choice"),
         (["map", "CKPT", "--image", "IMAGE"], "--out"),

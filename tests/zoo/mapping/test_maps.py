@@ -89,6 +89,18 @@ def test_an_ensemble_has_a_mean_a_spread_and_the_mean_threshold(trained, survey,
         map_scene([paths[0], paths[0]], image, dem, out=tmp_path / "e.tif", **QUIET)
 
 
+def test_what_an_earlier_map_had_more_of_is_removed_and_a_file_of_others_is_not(trained, write_raster, survey, tmp_path):
+    said, maps = [], tmp_path / "maps"
+    for number, checkpoints in enumerate(([trained("image"), trained("image", 1)], [trained("image")])):
+        result = map_scene(checkpoints, survey[0], out=maps / "p.tif", options=MapOptions(tile=128), say=said.append)
+        assert (result.uncertainty is None) == bool(number)
+        assert {path.name for path in maps.glob("p_uncertainty.*")} == ({"p_uncertainty.tif", "p_uncertainty.qml"} if not number else set())
+    assert any("p_uncertainty.tif of an earlier map is removed" in line for line in said)
+    own = write_raster(maps / "q_uncertainty.tif", np.ones((150, 200), dtype=np.uint8))
+    map_scene(trained("image"), survey[0], out=maps / "q.tif", options=MapOptions(tile=128), **QUIET)
+    assert own.exists()
+
+
 def test_files_are_valid_cogs_and_gdalinfo_reads_them(trained, survey, tmp_path):
     from rio_cogeo import cog_validate
 

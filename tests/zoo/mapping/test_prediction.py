@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
@@ -40,29 +40,42 @@ MANY = settings(max_examples=15, deadline=None, suppress_health_check=[HealthChe
     width=st.floats(0, 3),
     overlap=st.one_of(st.just(0.0), st.just(0.25), st.just(0.5), st.floats(0, 0.5)),
     batch_size=st.integers(1, 5),
+    context=st.one_of(st.just(0), st.integers(1, 12)),
 )
-def test_tiles_of_an_equivariant_network_blend_to_its_answer_in_one_pass(open_scene, build, tile, height, width, overlap, batch_size):
+@example(tile=20, height=3, width=2.5, overlap=0.0, batch_size=2, context=5)  # stride = tile, and a network that reaches 5 pixels
+def test_tiles_of_an_equivariant_network_blend_to_its_answer_in_one_pass(
+    open_scene, build, tile, height, width, overlap, batch_size, context
+):
     height, width = max(1, round(height * tile)), max(1, round(width * tile))
-    reach = min(round(overlap * tile), tile - 1) // 4  # the margin that is left out; 0 is a network that sees one pixel
+    reach = min(round(overlap * tile), tile - 1) // 4 + context  # the margin that is left out, and what is seen beyond the tile
     image = np.random.default_rng(tile).integers(0, 255, (3, height, width)).astype(np.uint8)
     ensemble, reader = Ensemble([build(reach=reach)]), open_scene(image)
     whole, _, _ = joined(predict_scene(ensemble, reader, tile=ONE_TILE))
     module = ensemble.modules[0]
     with torch.no_grad():
         expected = torch.sigmoid(module.network(torch.from_numpy(image)[None].float(), None, None))[0, 0].numpy()
-    blended, valid, _ = joined(predict_scene(ensemble, reader, tile=tile, overlap=overlap, batch_size=batch_size))
+    blended, valid, _ = joined(predict_scene(ensemble, reader, tile=tile, overlap=overlap, batch_size=batch_size, context=context))
     np.testing.assert_allclose(whole, expected, atol=1e-6)
     np.testing.assert_allclose(blended, expected, atol=1e-5)
     assert valid.all()
 
 
-@pytest.mark.parametrize("tile", [16, 37])
-def test_terrain_has_no_rim_at_tiles(open_scene, build, networks, tile):
+def test_a_network_that_reaches_further_than_it_is_shown_leaves_seams(open_scene, build):
+    image = np.random.default_rng(0).integers(0, 255, (3, 60, 60)).astype(np.uint8)
+    ensemble, reader = Ensemble([build(reach=5)]), open_scene(image)
+    whole = joined(predict_scene(ensemble, reader, tile=ONE_TILE))[0]
+    apart = {c: np.abs(joined(predict_scene(ensemble, reader, tile=20, overlap=0.0, context=c))[0] - whole).max() for c in (0, 4, 5)}
+    assert apart[0] > apart[4] > 1e-3
+    assert apart[5] < 1e-5
+
+
+@pytest.mark.parametrize(("tile", "context"), [(16, 0), (37, 0), (16, 7)])
+def test_terrain_has_no_rim_at_tiles(open_scene, build, networks, tile, context):
     dem = hills(90, 70)
     ensemble = Ensemble([build(networks["terrain"], inputs="dem", terrain=("slope", "tpi:10"))])
     reader = open_scene(np.full((3, 90, 70), 9, dtype=np.uint8), dem, margin=ensemble.halo((2.0, 2.0)))
     whole, _, _ = joined(predict_scene(ensemble, reader, tile=ONE_TILE))
-    blended, valid, _ = joined(predict_scene(ensemble, reader, tile=tile))
+    blended, valid, _ = joined(predict_scene(ensemble, reader, tile=tile, context=context))
     # Beyond the scene there is no elevation, and what the network puts in place of a layer there is not a function of the place alone.
     inner = np.s_[ensemble.halo((2.0, 2.0)) : -ensemble.halo((2.0, 2.0)),] * 2
     np.testing.assert_allclose(blended[inner], whole[inner], atol=1e-5)
@@ -87,10 +100,10 @@ def test_a_pixel_without_image_or_needed_elevation_is_not_valid_and_changes_noth
     holes = dem.copy()
     holes[50:55, 3:20] = -9999
     missing = (image == 0).all(0)
-    for inputs in ("image", "both"):
+    for inputs, context in (("image", 0), ("both", 0), ("both", 3)):
         ensemble = Ensemble([build(inputs=inputs)])
         reader = open_scene(image, holes, margin=1, nodata=0)
-        probability, valid, _ = joined(predict_scene(ensemble, reader, tile=16))
+        probability, valid, _ = joined(predict_scene(ensemble, reader, tile=16, context=context))
         assert (valid == ~(missing | ((holes == -9999) if inputs == "both" else False))).all()
         assert np.isfinite(probability).all()
     single = Ensemble([build()])

@@ -34,6 +34,17 @@ def test_what_is_final_is_touched_by_no_later_tile(tile, tiles, overlap):
         assert axis.final(number) - axis.starts[number] <= axis.size
 
 
+@given(TILES, st.floats(0, 3), OVERLAPS, st.integers(0, 50))
+def test_what_is_shown_reaches_beyond_a_tile_or_to_the_edge_of_the_scene(tile, tiles, overlap, context):
+    axis = Axis.of(max(1, round(tiles * tile)), tile, overlap, context)
+    for number, (start, read) in enumerate(zip(axis.starts, axis.reads, strict=True)):
+        assert 0 <= read <= max(start - context, 0)
+        assert min(start + axis.size + context, axis.length) <= read + axis.seen <= axis.length
+        assert np.arange(read, read + axis.seen)[axis.part(number)].tolist() == list(range(start, start + axis.size))
+    if not context:
+        assert axis.reads == axis.starts
+
+
 def test_formula_of_the_weights():
     axis = Axis.of(28, 16, 0.25)  # V = 4, m = 1: two tiles of 16 that share 4 pixels
     assert axis.starts == [0, 12]
@@ -68,6 +79,11 @@ def test_a_blend_of_the_scene_itself_is_the_scene(tile, height, width, overlap):
         valid.append(mask)
     np.testing.assert_allclose(np.concatenate(found, axis=1), values, atol=1e-6)
     assert (np.concatenate(valid) == known).all()
+
+
+def test_a_context_below_0_is_refused():
+    with pytest.raises(UserError, match="context"):
+        Axis.of(100, 16, 0.25, -1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import Signals
@@ -189,13 +188,12 @@ class Launcher(ABC):
                     for attempt in self.submit(batch):
                         running.append(attempt)  # one by one: an interruption ends those that have begun
                         tried[attempt.job.key] += 1
-                with closing(self._news(running)) as events:
-                    for attempt, event in events:
-                        if isinstance(event, Ended) and event.is_killed and tried[event.key] <= self.retries:
-                            waiting.append(attempt.job)
-                            yield Again(event.key, event.reason, tried[event.key] + 1, self.retries + 1)
-                        else:
-                            yield replace(event, attempts=tried[event.key]) if isinstance(event, Ended) else event
+                for attempt, event in self._news(running):
+                    if isinstance(event, Ended) and event.is_killed and tried[event.key] <= self.retries:
+                        waiting.append(attempt.job)
+                        yield Again(event.key, event.reason, tried[event.key] + 1, self.retries + 1)
+                    else:
+                        yield replace(event, attempts=tried[event.key]) if isinstance(event, Ended) else event
                 if running:
                     yield None
                     time.sleep(self.poll_seconds)

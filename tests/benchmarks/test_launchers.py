@@ -61,7 +61,10 @@ def events(launcher, *keys):
 def test_what_was_killed_is_tried_again_with_the_reason_and_what_failed_is_not():
     launcher = Scripted({"returncode": -9}, {"returncode": 1}, {"returncode": -9, "lost": "the node died"}, {}, retries=2)
     found = events(launcher, "a", "b")
-    assert [event for event in found if isinstance(event, Again)] == [Again("a", "killed by SIGKILL", 2, 3), Again("a", "the node died", 3, 3)]
+    assert [event for event in found if isinstance(event, Again)] == [
+        Again("a", "killed by SIGKILL", 2, 3),
+        Again("a", "the node died", 3, 3),
+    ]
     assert [event for event in found if isinstance(event, Ended)] == [Ended("b", 1, 1.0), Ended("a", 0, 1.0, attempts=3)]
     assert sum(isinstance(event, Started) for event in found) == 4
 

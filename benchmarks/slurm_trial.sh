@@ -52,12 +52,12 @@ PartitionName=trial Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 export SLURM_CONF="$place/slurm.conf"
 munged --foreground --force --key-file="$place/munge/key" --socket="$place/munge/socket" --pid-file="$place/munge/pid" \
-  --log-file="$place/munge/log" --seed-file="$place/munge/seed" &
+  --log-file="$place/munge/log" --seed-file="$place/munge/seed" 2>"$place/munge/stderr" &
 daemons+=($!)
 for _ in $(seq 50); do [ -S "$place/munge/socket" ] && break; sleep 0.2; done
-slurmctld -D &
+slurmctld -D 2>/dev/null &
 daemons+=($!)
-slurmd -D &
+slurmd -D 2>/dev/null &
 daemons+=($!)
 for _ in $(seq 60); do sinfo --noheader --format=%t 2>/dev/null | grep -q idle && break; sleep 1; done
 sinfo

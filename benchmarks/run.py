@@ -13,16 +13,18 @@ import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -345,5 +347,16 @@ def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
     return 0
 
 
+def run() -> NoReturn:
+    """Entry point of the process."""
+    try:
+        exit_with(main)
+    except SIGTERMException:
+        # Lightning would leave with exit code 0. Who asks why this process ended should see that it was ended, and may go on.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+
+
 if __name__ == "__main__":
-    exit_with(main)
+    run()

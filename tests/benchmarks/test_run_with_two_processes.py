@@ -28,7 +28,11 @@ def test_two_processes_leave_one_record_and_score_as_one_process_does(scenes_of_
     command = [sys.executable, "-m", "benchmarks.run", str(work / "spec.json"), "--data", str(scenes_of_bowls)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        [*command, "--out", str(work / "records"), "--devices", "2", "--no-wandb"], env=environment, capture_output=True, text=True, check=False
+        [*command, "--out", str(work / "records"), "--devices", "2", "--no-wandb"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     assert [path.name for path in (work / "records").glob("*.json")] == [f"{spec.key}.json"]

@@ -107,7 +107,7 @@ def test_time_and_gres_are_the_users_and_none_means_cpu(commands):
 
 
 def test_what_an_earlier_runner_queued_is_waited_for_and_left_alone(commands):
-    _, launcher, begun = script(commands)
+    script(commands)
     (commands / "queue").write_text("7_1\n99\n")
     later = SlurmLauncher(commands / "slurm")
     again = {attempt.job.key: attempt for attempt in later.submit(jobs(3))}
@@ -118,7 +118,7 @@ def test_what_an_earlier_runner_queued_is_waited_for_and_left_alone(commands):
 
 
 def test_a_job_that_left_the_queue_without_a_result_is_lost_and_one_with_a_result_is_done(commands):
-    _, launcher, (first, second, third) = script(commands)
+    _, _, (first, second, third) = script(commands)
     (commands / "queue").write_text("7_0\n7_1\n")
     assert first.poll() is None
     third.submitted.paths.result_pickle.write_bytes(submitit.core.utils.pickle.dumps(("success", Ended("key2", 0, 5.0))))

@@ -136,7 +136,7 @@ def test_workers_that_are_killed_at_any_moment_leave_no_half_and_no_double_run(c
             yield event
             for worker in workers(cluster.head_node.all_processes["raylet"][0].process.pid) if len(killed) < MOMENTS else []:
                 if worker.pid not in killed:
-                    time.sleep(generator.uniform(0, 1))
+                    time.sleep(generator.uniform(0, 0.8))
                     worker.kill()
                     killed.add(worker.pid)
 

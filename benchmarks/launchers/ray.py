@@ -125,8 +125,7 @@ def _connect(address: str | None) -> list[dict[str, float]]:
             else:
                 quiet.pop("include_dashboard")
                 ray.init(address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"no Ray cluster answers ({' '.join(str(error).split())})", field="--ray-address", value=address, exit_code=2
-            ) from error
+        except Exception as error:  # Ray raises nothing narrower where its processes do not come up in time
+            problem = "Ray does not start on this machine" if address is None else "no Ray cluster answers"
+            raise UserError(f"{problem} ({' '.join(str(error).split())})", field="--ray-address", value=address, exit_code=2) from error
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -158,11 +158,14 @@ def test_interrupting_the_runner_ends_runs_and_ray(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
     hanging = [spec("hang"), spec("hang", 1)]
     notes = [places.run(item.key) / "pids" for item in hanging]
-    wait_for(lambda: any(note.is_file() and note.read_text() for note in notes))
-    below = psutil.Process(process.pid).children(recursive=True)
-    assert any("raylet" in " ".join(cmdline(child)) for child in below)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        wait_for(lambda: process.poll() is not None or any(note.is_file() and note.read_text() for note in notes), seconds=300)
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert any("raylet" in " ".join(cmdline(child)) for child in below)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()  # Ray goes with it
     assert b"KeyboardInterrupt" in stderr
     _, alive = psutil.wait_procs(below, timeout=15)
     assert not alive

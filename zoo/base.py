@@ -82,8 +82,6 @@ class LandslideModule(L.LightningModule):
         self.auxiliary = nn.ModuleDict()
         self.val_histograms: dict[str, Tensor] = {}
         self.test_histograms: dict[str, Tensor] = {}
-        # Each window is evaluated on one rank alone, so with few windows a rank may have none.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._seed = 0
         self._stepped = False
 

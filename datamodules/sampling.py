@@ -150,7 +150,7 @@ class ShardSampler(Sampler[int]):
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         super().__init__()
         self._positions = range(rank, size, world_size)
-        self._leaves_ranks_empty = size < world_size
+        self._leaves_ranks_empty = 0 < size < world_size
 
     def __len__(self) -> int:
         if self._leaves_ranks_empty:

@@ -79,7 +79,7 @@ def test_ranks_deal_from_the_stream_of_one_process(world_size, share):
 def test_evaluation_shards_are_a_partition(size, world_size):
     shards = [list(ShardSampler(size, rank, world_size)) for rank in range(world_size)]
     assert sorted(position for shard in shards for position in shard) == list(range(size))
-    if size >= world_size:
+    if size == 0 or size >= world_size:
         assert [len(ShardSampler(size, rank, world_size)) for rank in range(world_size)] == [len(shard) for shard in shards]
     else:
         for rank in range(world_size):

@@ -12,7 +12,8 @@ from rich.console import Console
 from benchmarks.atomic import write_text
 from benchmarks.auditing import refuse_leaks
 from benchmarks.checking import check_in_child
-from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
+from benchmarks.launchers import Launcher
+from benchmarks.launchers.options import add_launcher_options, launcher_of, run_arguments
 from benchmarks.loggers import LoggerOptions, add_logger_arguments, require_server
 from benchmarks.loggers.syncing import sync_suite, sync_table
 from benchmarks.record import load_records
@@ -85,12 +86,9 @@ def _parser() -> ArgumentParser:
         if name == "run":
             sub.add_argument("--fold", type=numbers, default=None, help="these folds only, as 0,1")
             sub.add_argument("--allow-leaks", action="store_true", help="run on splits that leak; every record and the report say so")
-            sub.add_argument("--launcher", type=str, default="local", help="where runs are executed: local")
-            sub.add_argument("--max-parallel", type=int | None, default=None, help="runs at a time; default one a GPU, or one a core")
-            sub.add_argument("--devices-per-run", type=int, default=1, help="GPUs of each run")
+            add_launcher_options(sub)
             sub.add_argument("--num-workers", type=int | None, default=None, help="loader workers a run; default 0 on CPU, else by cores")
             sub.add_argument("--cache-dir", type=str | None, default=None, help="as data.cache_dir of zoo fit: folder for aligned layers")
-            sub.add_argument("--timeout-minutes", type=float | None, default=None, help="end a run that takes longer; it counts as failed")
             sub.add_argument("--seeds", type=numbers, default=None, help="instead of the suite's own, as 0,1")
             add_logger_arguments(sub)
             sub.add_argument("--dry-run", action="store_true", help="print the runs and their commands, do nothing")
@@ -133,31 +131,13 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
             print(f"LEAK, allowed by --allow-leaks: {leak}")
         if _logging(options).wandb == "online":
             require_server()
-        launcher = _launcher(options)
-        run_suite(specs, root, places, launcher, options=_run_options(options, launcher))
+        launcher = launcher_of(options, places.work)
+        run_suite(specs, root, places, launcher, options=_run_arguments(options, launcher))
     return _report(suite, places)
 
 
-def _launcher(options: Any) -> LocalLauncher:  # noqa: ANN401 - jsonargparse's namespace
-    if options.launcher != "local":
-        raise UserError("no such launcher", "known: local", field="--launcher", value=options.launcher, exit_code=2)
-    return LocalLauncher(
-        max_parallel=options.max_parallel,
-        devices_per_run=options.devices_per_run,
-        gpus=visible_gpus(),
-        cores=usable_cores(),
-        timeout_seconds=None if options.timeout_minutes is None else options.timeout_minutes * 60,
-    )
-
-
-def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
-    workers = options.num_workers
-    if workers is None:
-        # On a CPU the cores train; beside a GPU they have nothing else to do.
-        workers = min(launcher.threads - 1, 8) if launcher.uses_gpus else 0
-    arguments = ["--devices", str(options.devices_per_run), "--num-workers", str(workers)]
-    if options.cache_dir is not None:
-        arguments += ["--cache-dir", str(Path(options.cache_dir).resolve())]
+def _run_arguments(options: Any, launcher: Launcher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
+    arguments = run_arguments(launcher.share, num_workers=options.num_workers, cache_dir=options.cache_dir)
     return arguments + _logging(options).arguments()
 
 
@@ -169,13 +149,13 @@ def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401
     records = load_records(places.records)
     specs, root = keyed_plan(suite, places, seeds=options.seeds, only_folds=options.fold)
     check_in_child(specs)
-    launcher = _launcher(options)
+    launcher = launcher_of(options, places.work)
     if root is None:
         print("# the synthetic data do not exist yet, so the keys below are provisional")
     for spec in specs:
         print(f"# {spec.title}: {state_of(spec, records, places)}")
-        arguments = command(spec, root or Path("DATA"), places, options=_run_options(options, launcher))
-        print(shlex.join(launcher.granted(arguments)))
+        arguments = command(spec, root or Path("DATA"), places, options=_run_arguments(options, launcher))
+        print(shlex.join(launcher.share.granted(arguments)))
     return 0
 
 

@@ -65,6 +65,12 @@ class Display:
             self._say(f"started   {self._specs[key].title}")
         self.refresh(force=True)
 
+    def again(self, key: str, reason: str, attempt: int, attempts: int) -> None:
+        """A run was ended from outside and waits for its next attempt."""
+        self._running.pop(key, None)
+        self._say(f"again     {self._specs[key].title}: {reason}; attempt {attempt} of {attempts} follows")
+        self.refresh(force=True)
+
     def elsewhere(self, key: str, who: str) -> None:
         """A run is done by another runner's process."""
         self._running.pop(key, None)

@@ -1,24 +1,29 @@
 """The process of ONE run: seed, then data, then model; fit, validate, test; one record.
 
-    python -m benchmarks.run RUNS/SUITE/KEY/spec.json --data ROOT --out RESULTS/records [--threads N] [--devices N] ...
+    python -m benchmarks.run RUNS/SUITE/KEY/spec.json --data ROOT --out RESULTS/records [--threads N] [--devices N] [--num-nodes N] ...
 
 The order matters: the seed is set before anything draws from it, so a recorded seed determines the weights. The folder of the
 specification keeps checkpoints and logs; a run that was interrupted continues from its last checkpoint there.
+
+With several devices this is the first of several processes (DDP): it starts the others, or SLURM has started them all. The first one
+holds the lease and writes the record.
 """
 
 import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -50,7 +55,7 @@ def seed_everything(seed: int) -> None:
     L.seed_everything(seed, workers=True, verbose=False)
 
 
-def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1, cache_dir: str | None = None) -> LandslideDataModule:
+def build_data(spec: RunSpec, root: Path, *, num_workers: int, world_size: int = 1, cache_dir: str | None = None) -> LandslideDataModule:
     """The data module of a run; workers and cache change its speed and never what it gives.
 
     Raises:
@@ -59,11 +64,13 @@ def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1,
     if spec.budget is None or spec.seed is None:
         return LandslideDataModule(str(root), num_workers=num_workers, cache_dir=cache_dir, seed=0, **spec.data_settings)
     batch_size = int(spec.budget["batch_size"])
-    if batch_size % devices:
-        raise UserError(f"does not divide over {devices} devices", "change --devices-per-run", field="budget.batch_size", value=batch_size)
+    if batch_size % world_size:
+        raise UserError(
+            f"does not divide over {world_size} devices", "change --devices-per-run", field="budget.batch_size", value=batch_size
+        )
     return LandslideDataModule(
         str(root),
-        batch_size=batch_size // devices,
+        batch_size=batch_size // world_size,
         num_workers=num_workers,
         cache_dir=cache_dir,
         # An epoch is the stretch between two validations, so every checkpoint lies at the end of an epoch, where the sampler can resume.
@@ -73,12 +80,21 @@ def build_data(spec: RunSpec, root: Path, *, num_workers: int, devices: int = 1,
     )
 
 
+def _is_first() -> bool:
+    """Whether this is the first process of its run, by the variables that Lightning, torchrun and srun set."""
+    return next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0") == "0"
+
+
 def _resume_point(checkpoints: Checkpoints, work: Path) -> Path | None:
     """The last checkpoint, if the same code wrote it: a result must not mix two versions."""
     state, started = code_state(), work / STARTED
-    if checkpoints.last.is_file() and started.is_file() and json.loads(started.read_text(encoding="utf-8")) == state:
+    # In this order: the first process removes what other code left before it writes its own state, and the others may come in between.
+    is_same = started.is_file() and json.loads(started.read_text(encoding="utf-8")) == state
+    if is_same and checkpoints.last.is_file():
         print(f"continuing from {checkpoints.last}", flush=True)
         return checkpoints.last
+    if not _is_first():
+        return None
     for stale in (checkpoints.best, checkpoints.last):
         stale.unlink(missing_ok=True)
     write_json(started, state)
@@ -107,7 +123,15 @@ def _to_numpy(histograms: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def train_and_test(
-    spec: RunSpec, root: Path, work: Path, *, devices: int, num_workers: int, logging: LoggerOptions, cache_dir: str | None = None
+    spec: RunSpec,
+    root: Path,
+    work: Path,
+    *,
+    devices: int,
+    num_nodes: int = 1,
+    num_workers: int,
+    logging: LoggerOptions,
+    cache_dir: str | None = None,
 ) -> tuple[RunRecord, Histograms, list[Guarded]] | None:
     """Fit, validate and test one method.
 
@@ -115,7 +139,8 @@ def train_and_test(
         spec: What to run.
         root: Folder of the data.
         work: Folder for checkpoints and logs.
-        devices: Processes of the run; the budget's batch is dealt out over them.
+        devices: Processes of the run on each node; the budget's batch is dealt out over all of them.
+        num_nodes: Nodes of the run.
         num_workers: Loader workers of each process.
         cache_dir: Folder of aligned layers, or None.
         logging: Which loggers mirror the run.
@@ -128,7 +153,8 @@ def train_and_test(
     assert spec.seed is not None
     budget, clock = spec.budget, Clock(energy_meter(devices))
     seed_everything(spec.seed)
-    data = build_data(spec, root, num_workers=num_workers, devices=devices, cache_dir=cache_dir)
+    world_size = devices * num_nodes
+    data = build_data(spec, root, num_workers=num_workers, world_size=world_size, cache_dir=cache_dir)
     model = create_method(spec.method, **spec.hyperparameters)
     checkpoints = Checkpoints(work / "checkpoints")
     resume = _resume_point(checkpoints, work)
@@ -136,7 +162,8 @@ def train_and_test(
     trainer = L.Trainer(
         accelerator="auto",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        num_nodes=num_nodes,
+        strategy="ddp" if world_size > 1 else "auto",
         precision=budget["precision"],
         max_steps=budget["max_steps"],
         max_epochs=-1,
@@ -225,7 +252,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set, or scenes.csv of one fold of it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs (or CPU processes) of this run")
+    parser.add_argument("--devices", type=int, default=1, help="GPUs (or CPU processes) of this run, on each of its nodes")
+    parser.add_argument("--num-nodes", type=int, default=1, help="nodes of this run; SLURM starts a process a device on each")
     parser.add_argument("--num-workers", type=int, default=0, help="loader workers of each process")
     parser.add_argument("--cache-dir", default=None, help="folder for aligned layers")
     add_logger_arguments(parser)
@@ -235,22 +263,29 @@ def main(arguments: Sequence[str]) -> int:
     except (FileNotFoundError, json.JSONDecodeError, TypeError) as error:
         raise UserError(f"not a run specification ({error})", "let zoo-bench run write it", file=options.spec, exit_code=2) from None
     torch.set_num_threads(options.threads)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        return _execute(spec, options)  # another process of the same run
+    path: Path = options.out / f"{spec.key}.json"
+    if not _is_first():
+        # Another process of the same run, or one of a run that is done, which the first one will not join.
+        return 0 if spec.is_reference or _is_finished(path) else _execute(spec, options)
     lease = take(options.spec.parent)
     if lease is None:
         print("another process does this run", flush=True)
         return ELSEWHERE
     with lease:
-        path: Path = options.out / f"{spec.key}.json"
-        if path.is_file():
-            if load_record(path).status == "finished":
-                print("another process has done this run", flush=True)
-                return 0
-            # The old failure is history now; should this attempt be interrupted, the run is interrupted and not failed.
-            path.unlink()
+        if _is_finished(path):
+            print("another process has done this run", flush=True)
+            return 0
+        # An old failure is history now; should this attempt be interrupted, the run is interrupted and not failed.
+        path.unlink(missing_ok=True)
         (options.spec.parent / PROGRESS).unlink(missing_ok=True)
         return _execute(spec, options)
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        return load_record(path).status == "finished"
+    except FileNotFoundError:
+        return False
 
 
 def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
@@ -268,6 +303,7 @@ def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
             options.data,
             work,
             devices=options.devices,
+            num_nodes=options.num_nodes,
             num_workers=options.num_workers,
             logging=logging,
             cache_dir=options.cache_dir,
@@ -285,5 +321,16 @@ def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
     return 0
 
 
+def run() -> NoReturn:
+    """Entry point of the process."""
+    try:
+        exit_with(main)
+    except SIGTERMException:
+        # Lightning would leave with exit code 0. Who asks why this process ended should see that it was ended, and may go on.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+
+
 if __name__ == "__main__":
-    exit_with(main)
+    run()

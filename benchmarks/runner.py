@@ -24,7 +24,7 @@ from benchmarks.atomic import write_json
 from benchmarks.auditing import furnish
 from benchmarks.dataset import Portion, existing_root, fingerprint, provide
 from benchmarks.display import Display
-from benchmarks.launchers import ATTEMPT, Ended, Job, Launcher, Started
+from benchmarks.launchers import ATTEMPT, Again, Ended, Job, Launcher, Started
 from benchmarks.leases import ELSEWHERE, holder
 from benchmarks.record import RunRecord, load_record, load_records, save_record
 from benchmarks.suite import RunSpec, Suite, plan
@@ -171,6 +171,8 @@ def _execute(
                 raise KeyboardInterrupt
             if isinstance(event, Started):
                 display.started(event.key)
+            elif isinstance(event, Again):
+                display.again(event.key, event.reason, event.attempt, event.attempts)
             elif isinstance(event, Ended) and event.returncode == ELSEWHERE:
                 elsewhere.append(event.key)
                 display.elsewhere(event.key, holder(places.run(event.key)))
@@ -206,19 +208,13 @@ def _await_others(waiting: dict[str, RunSpec], places: Places, display: Display,
 def _record_of(spec: RunSpec, ended: Ended, places: Places) -> RunRecord:
     """The record that a run left, or a failed one in its stead."""
     path = places.records / f"{spec.key}.json"
-    if ended.returncode == 0 and path.is_file():
-        return load_record(path)
-    if ended.timed_out:
-        reason = f"ran out of time after {ended.seconds:.0f} s"
-    elif ended.returncode < 0:
-        reason = f"killed by {signal.Signals(-ended.returncode).name}"
-    else:
-        reason = f"exit code {ended.returncode}" if ended.returncode else "ended without a record"
+    if path.is_file() and (record := load_record(path)).status == "finished":
+        return record  # also where the process or its node was killed on its last metres
     if ended.returncode >= 0 and not ended.timed_out:
         # It failed by itself and would fail again from the same state, so the next attempt starts afresh.
         shutil.rmtree(places.run(spec.key) / "checkpoints", ignore_errors=True)
     log = places.log(spec.key)
-    error = {"line": last_error_line(log) or reason, "log": log.as_posix(), "reason": reason}
+    error = {"line": last_error_line(log) or ended.reason, "log": log.as_posix(), "reason": ended.reason}
     record = RunRecord(key=spec.key, status="failed", spec=spec.to_dict(), cost={"seconds": round(ended.seconds, 3)}, error=error)
     save_record(record, places.records)
     return record

@@ -150,8 +150,13 @@ class ShardSampler(Sampler[int]):
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         super().__init__()
         self._positions = range(rank, size, world_size)
+        self._leaves_ranks_empty = 0 < size < world_size
 
     def __len__(self) -> int:
+        if self._leaves_ranks_empty:
+            # Lightning (2.6) skips the evaluation on a rank of length 0, where the others wait for it. Without a length, which all ranks
+            # must lack alike, each goes through its windows, be they none, and gathers with the others.
+            raise TypeError("with fewer windows than ranks a shard has no length")
         return len(self._positions)
 
     def __iter__(self) -> Iterator[int]:

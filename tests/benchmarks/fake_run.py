@@ -39,10 +39,10 @@ def pretend(work, spec, options):
     attempts = work / "attempts"
     attempts.write_text(attempts.read_text() + "x" if attempts.exists() else "x")
     (work / "environment.json").write_text(json.dumps({**os.environ, "threads_granted": options.threads}))
-    if spec.method in {"hang", "crash_once", "crash"}:
+    if spec.method in {"hang", "hang_once", "crash_once", "crash"}:
         (work / "checkpoints").mkdir(exist_ok=True)
         (work / "checkpoints" / "last.ckpt").write_text("state")
-    if spec.method == "hang":
+    if spec.method == "hang" or (spec.method == "hang_once" and attempts.read_text() == "x"):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         (work / "pids").write_text(f"{os.getpid()} {child.pid}")
         time.sleep(600)

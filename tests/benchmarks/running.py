@@ -18,9 +18,9 @@ def spec(method, seed=0):
     return RunSpec("s", f"row {method}", method, {}, "d", {}, {"max_steps": 1}, seed, "f")
 
 
-def run(specs, places, **kwargs):
+def run(specs, places, launcher=None, **kwargs):
     output = io.StringIO()
-    launcher = LocalLauncher(max_parallel=2, cores=2, **kwargs)
+    launcher = launcher or LocalLauncher(max_parallel=2, cores=2, **kwargs)
     display = Display(specs, places, Console(file=output, soft_wrap=True))
     records = run_suite(specs, Path("data"), places, launcher, program=FAKE, display=display)
     return records, output.getvalue()

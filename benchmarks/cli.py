@@ -125,7 +125,7 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
         for leak in refuse_leaks(portions, allow=options.allow_leaks):
             print(f"LEAK, allowed by --allow-leaks: {leak}")
         launcher = _launcher(options)
-        run_suite(specs, root, places, launcher, options=_run_options(options, launcher))
+        run_suite(specs, root, places, launcher, options=_run_options(suite, options, launcher))
     return _report(suite, places)
 
 
@@ -141,7 +141,7 @@ def _launcher(options: Any) -> LocalLauncher:  # noqa: ANN401 - jsonargparse's n
     )
 
 
-def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
+def _run_options(suite: Suite, options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
     workers = options.num_workers
     if workers is None:
         # On a CPU the cores train; beside a GPU they have nothing else to do.
@@ -149,6 +149,8 @@ def _run_options(options: Any, launcher: LocalLauncher) -> list[str]:  # noqa: A
     arguments = ["--devices", str(options.devices_per_run), "--num-workers", str(workers)]
     if options.cache_dir is not None:
         arguments += ["--cache-dir", str(Path(options.cache_dir).resolve())]
+    if not suite.data.pictures:
+        arguments += ["--no-pictures"]
     return [*arguments, "--no-wandb"] if options.no_wandb else arguments
 
 
@@ -161,7 +163,7 @@ def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401
         print("# the synthetic data do not exist yet, so the keys below are provisional")
     for spec in specs:
         print(f"# {spec.title}: {state_of(spec, records, places)}")
-        arguments = command(spec, root or Path("DATA"), places, options=_run_options(options, launcher))
+        arguments = command(spec, root or Path("DATA"), places, options=_run_options(suite, options, launcher))
         print(shlex.join(launcher.granted(arguments)))
     return 0
 

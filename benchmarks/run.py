@@ -27,11 +27,12 @@ from benchmarks import references
 from benchmarks.atomic import write_json
 from benchmarks.auditing import AUDIT
 from benchmarks.callbacks import Checkpoints, Clock, Progress
-from benchmarks.environment import capture, code_state
+from benchmarks.environment import ENVIRONMENT, capture, code_state
 from benchmarks.leases import ELSEWHERE, take
 from benchmarks.record import Histograms, RunRecord, load_record, save_record
 from benchmarks.scenes import evaluate_scenes
 from benchmarks.suite import RunSpec
+from benchmarks.tiles import Tile, save_tiles
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule
 from zoo import create_method
@@ -138,8 +139,16 @@ def _to_numpy(histograms: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def train_and_test(
-    spec: RunSpec, root: Path, work: Path, *, devices: int, num_workers: int, wandb: bool, cache_dir: str | None = None
-) -> tuple[RunRecord, Histograms] | None:
+    spec: RunSpec,
+    root: Path,
+    work: Path,
+    *,
+    devices: int,
+    num_workers: int,
+    wandb: bool,
+    cache_dir: str | None = None,
+    pictures: bool = True,
+) -> tuple[RunRecord, Histograms, dict[str, Tile]] | None:
     """Fit, validate and test one method.
 
     Args:
@@ -150,9 +159,10 @@ def train_and_test(
         num_workers: Loader workers of each process.
         cache_dir: Folder of aligned layers, or None.
         wandb: Mirror the logs to an offline wandb run.
+        pictures: Keep a few test tiles to be looked at.
 
     Returns:
-        The record (its `environment` still empty) and the histograms; None on all processes but the first.
+        The record (its `environment` still empty), the histograms and the tiles; None on all processes but the first.
     """
     assert spec.budget is not None
     assert spec.seed is not None
@@ -194,7 +204,7 @@ def train_and_test(
     (test_logged,) = trainer.test(model, datamodule=data, verbose=False) if model.auxiliary else ({},)
     data.setup("test")
     predictor = Ensemble([model], device=trainer.strategy.root_device, precision="bf16" if "bf16" in budget["precision"] else "float32")
-    scenes = evaluate_scenes(predictor, data, model.threshold, work)
+    scenes = evaluate_scenes(predictor, data, model.threshold, work, pictures=pictures)
     if not trainer.is_global_zero:
         return None
     histograms = {"val": _to_numpy(model.val_histograms), "test": scenes.histograms}
@@ -225,7 +235,7 @@ def train_and_test(
     )
     if budget["select"] == "best":
         checkpoints.last.unlink(missing_ok=True)  # holds the optimiser too; nobody resumes a finished run
-    return record, histograms
+    return record, histograms, scenes.tiles
 
 
 def score(histograms: Histograms, threshold: float) -> dict[str, dict[str, float]]:
@@ -264,6 +274,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--num-workers", type=int, default=0, help="loader workers of each process")
     parser.add_argument("--cache-dir", default=None, help="folder for aligned layers")
     parser.add_argument("--no-wandb", action="store_true", help="no offline wandb run")
+    parser.add_argument("--no-pictures", action="store_true", help="keep no test tiles for the report, as where the licence forbids it")
     options = parser.parse_args(list(arguments))
     try:
         spec = RunSpec.from_dict(json.loads(options.spec.read_text(encoding="utf-8")))
@@ -290,12 +301,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
     work = options.spec.parent
+    environment = capture(threads=options.threads, gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        write_json(work / ENVIRONMENT, environment)  # of the code as it begins, and known should the run fail
     if spec.is_reference:
         began = time.perf_counter()
         seed_everything(0)
-        result: tuple[RunRecord, Histograms] = references.evaluate(
-            spec, build_data(spec, options.data, num_workers=options.num_workers, cache_dir=options.cache_dir), options.data, work
-        )
+        data = build_data(spec, options.data, num_workers=options.num_workers, cache_dir=options.cache_dir)
+        result = references.evaluate(spec, data, options.data, work, pictures=not options.no_pictures)
         result[0].cost["seconds"] = round(time.perf_counter() - began, 3)
     else:
         trained = train_and_test(
@@ -306,15 +319,17 @@ def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
             num_workers=options.num_workers,
             wandb=not options.no_wandb,
             cache_dir=options.cache_dir,
+            pictures=not options.no_pictures,
         )
         if trained is None:
             return 0
         result = trained
-    record, histograms = result
+    record, histograms, tiles = result
     audit = work / AUDIT
     record.data["audit"] = json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else None  # None: run by hand, not audited
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    record.environment.update(capture(threads=options.threads, gpu=gpu))
+    record.environment.update(environment)
+    if not options.no_pictures:
+        save_tiles(spec.key, tiles, options.out)  # before the record, which says that all is there
     save_record(record, options.out, histograms)
     return 0
 

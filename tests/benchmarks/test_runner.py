@@ -14,9 +14,10 @@ import pytest
 from benchmarks.checking import check_in_child, check_specs
 from benchmarks.cli import main
 from benchmarks.composing import SUITES
+from benchmarks.failures import last_error_line
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
 from benchmarks.record import load_records
-from benchmarks.runner import Places, last_error_line, state_of
+from benchmarks.runner import Places, state_of
 from benchmarks.suite import load_suite, plan
 from datamodules.errors import UserError
 from tests.benchmarks.running import attempts, run, spec

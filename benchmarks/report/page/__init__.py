@@ -27,7 +27,7 @@ from benchmarks.report.leaks import leaks_told
 from benchmarks.report.objects import EXPLANATION as OBJECTS_EXPLANATION
 from benchmarks.report.objects import areas_table, objects_table
 from benchmarks.report.page.curves import curves
-from benchmarks.report.page.elements import NUM_BINS, folded, paragraph, section, table
+from benchmarks.report.page.elements import NUM_BINS, folded, name_of, paragraph, prose, section, table
 from benchmarks.report.page.leaderboard import gains, leaderboard, toggles
 from benchmarks.report.page.runs import environments, failures, scenes, seeds
 from benchmarks.report.page.tiles import tiles_section
@@ -83,26 +83,34 @@ def page_html(report: Report, folder: Path) -> str:
 
 def _tables(report: Report, known: Uncertainty) -> str:
     """Further tables of all rows; the rows of the first ones can be hidden."""
-    places = {row.spec.name: index for index, row in enumerate([*report.rows, *report.references])}
+    rows = [*report.rows, *report.references]
+    places = {row.spec.name: index for index, row in enumerate(rows)}
 
     def of_rows(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-        return table(header, lines, indices=[places[line[0]] for line in lines]) if lines else ""
+        """What no row knows is left out: records of several ages may stand in one suite."""
+        columns = [at for at, name in enumerate(header) if name in {"name", "seeds"} or any(line[at] != NOTHING for line in lines)]
+        if all(header[at] in {"name", "seeds"} for at in columns):
+            return ""
+        indices = [places[line[0]] for line in lines]
+        named = [[name_of(rows[index]), *(line[at] for at in columns[1:])] for index, line in zip(indices, lines, strict=True)]
+        return table([header[at] for at in columns], named, indices=indices)
 
     header, lines = intervals_table(report, known)
     title, areas_header, areas = areas_table(report)
-    by_area = paragraph(title) + of_rows(areas_header, areas) if areas else ""
-    objects_header, of_objects = objects_table(report)
-    costs_header, of_costs = costs_table(report)
+    of_objects, of_areas, of_costs = of_rows(*objects_table(report)), of_rows(areas_header, areas), of_rows(*costs_table(report))
     folds_header, of_folds = folds_table(report)
     return "".join(
         (
             section("How sure the scores are", table(header, lines)) if lines else "",
             section("Each fold", table(folds_header, of_folds)) if of_folds else "",
             section("Calibration and tiles", of_rows(*calibration_table(report))),
-            section("Outlines and objects", of_rows(objects_header, of_objects), by_area, paragraph(OBJECTS_EXPLANATION))
-            if of_objects
-            else "",
-            section("Cost", of_rows(costs_header, of_costs), paragraph(COSTS_EXPLANATION)) if of_costs else "",
+            section(
+                "Outlines and objects",
+                of_objects,
+                prose(title) + of_areas if of_areas else "",
+                prose(OBJECTS_EXPLANATION) if of_objects or of_areas else "",
+            ),
+            section("Cost", of_costs, prose(COSTS_EXPLANATION) if of_costs else ""),
         )
     )
 

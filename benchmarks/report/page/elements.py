@@ -1,5 +1,6 @@
 """Tables, figures and keys as HTML; all that comes from records is text."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
@@ -72,6 +73,11 @@ def folded(summary: str, content: str) -> str:
 def paragraph(text: str) -> str:
     """Text; empty for none."""
     return f"<p>{escape(text)}</p>" if text else ""
+
+
+def prose(text: str) -> str:
+    """A paragraph of our own words, which may hold the `code` and *emphasis* of Markdown."""
+    return "<p>" + re.sub(r"\*(.+?)\*", r"<em>\1</em>", re.sub(r"`(.+?)`", r"<code>\1</code>", escape(text))) + "</p>"
 
 
 def figure(svg: str, caption: str) -> str:

@@ -26,18 +26,18 @@ def leaderboard(report: Report, known: Uncertainty) -> str:
     if not ends:
         return "<p>No run is finished.</p>"
     strip = Strip(max(min(ends) - 0.02, 0.0), min(max(ends) + 0.02, 1.0))
-    place = header.index("IoU") + 1
-    header = [header[0], "seeds and interval", *header[1:place], "95 % (blocks)", *header[place:]]
+    # What the table is about comes first: the others may lie beyond the edge of a narrow window.
+    place = header.index("IoU")
+    others = [at for at in range(1, len(header)) if at != place]
     body = []
     for index, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        cells = [f"<td>{escape(value)}</td>" for value in line] + ["<td></td>"] * (len(header) - 2 - len(line))
+        cells = [f"<td>{escape(line[at])}</td>" if at < len(line) else "<td></td>" for at in others]
         mean = row.score(METRIC).mean
-        drawn = strip.svg(index, mean, seeds[index], intervals[index])
         value = "" if math.isnan(mean) else f"{mean:.6f}"
-        cells.insert(place, f"<td>{escape(interval_cell(intervals[index]))}</td>")
-        cells.insert(1, f'<td data-value="{value}">{drawn}</td>')
-        body.append((escape(line[0]), cells[1:]))
-    return drawn_table(header, body, indices=range(len(rows)), mark="leaderboard") + paragraph(
+        first = f'<td data-value="{value}">{strip.svg(index, mean, seeds[index], intervals[index])}</td><td>{escape(line[place])}</td>'
+        body.append((escape(line[0]), [first, f"<td>{escape(interval_cell(intervals[index]))}</td>", *cells]))
+    shown = [header[0], "seeds and interval", "IoU", "95 % (blocks)", *(header[at] for at in others)]
+    return drawn_table(shown, body, indices=range(len(rows)), mark="leaderboard") + paragraph(
         "Dots are seeds, the stroke is their mean, the bar is the 95 % interval over blocks of test ground. Click a column to sort by it."
     )
 

@@ -223,3 +223,8 @@ def test_the_page_sorts_tells_and_hides_without_a_word_on_the_console(folder, br
     assert browser.run(panels) == 2 * 3
     pictures = "return [...document.images].map(image => image.complete && image.naturalWidth).filter(width => width === 40).length"
     assert browser.run(pictures) == 2 * (3 + 2 * 2), "image, hillshade and label; probability and errors of each row"
+    printed = "return [...document.querySelectorAll('details table, details pre')].map(part => part.checkVisibility())"
+    assert not any(browser.run(printed))
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert all(browser.run(printed)), "nothing stays folded on paper"
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -76,6 +76,7 @@ def tiles_section(report: Report, rows: Sequence[Row], folder: Path) -> str:
     without = [name_of(row) for index, row in enumerate(rows) if row.finished and index not in seen and row.spec.method != "all_background"]
     notes = [
         f"Chosen: {RULE}. Of each row its first seed, at the threshold that validation chose; IoU is that of the tile alone.",
+        "Above the probability, below the errors; of the slope threshold the slope, from 0 to 90 degrees, stands for a probability.",
         f"The first {len(shown)} of {len(names)}, to keep this page small." if len(shown) < len(names) else "",
         f"Without pictures: {', '.join(without)}; their records are older." if without else "",
     ]
@@ -109,7 +110,7 @@ def _figure(name: str, tile: Tile, seen: Mapping[int, _Seen], rows: Sequence[Row
     share = "no landslide" if tile.landslide == 0 else f"{tile.landslide:.0%} landslide"
     hillshade = _picture(tile.hillshade, "webp", f"Hillshade of {name}") if tile.hillshade else '<div class="none">no elevation</div>'
     panels = [
-        _panel("image", _picture(tile.image, "webp", f"Image of {name}"), hillshade, "above; hillshade below"),
+        _panel("image, hillshade", _picture(tile.image, "webp", f"Image of {name}"), hillshade, ""),
         _panel(
             "label", _picture(_label_png(tile.label), "png", f"Label of {name}: {share}"), f'<div class="none">{_scale(tile)}</div>', share
         ),

@@ -114,7 +114,7 @@ def test_the_same_specification_gives_the_same_scores_whatever_the_workers(execu
     kept = [{path.name: path.read_bytes() for path in (tmp_path / place / "records").glob("*.npz")} for place in "ab"]
     assert kept[0] == kept[1]
     assert len(kept[0]) == 3, "histograms, tiles, and the ground of the tiles"
-    assert list(load_tiles(first[0].key, tmp_path / "a" / "records")) == ["tile0:0:0", "tile1:0:0"]
+    assert list(load_tiles(first[0].key, tmp_path / "a" / "records")) == ["test/tile0:0:0", "test/tile1:0:0"]
     assert same(first, execute("c", arguments=["--num-workers", "2"]))
     assert not same(first, execute("d", seed=1, arguments=["--no-pictures"]))
     assert len(list((tmp_path / "d" / "records").iterdir())) == 2, "record and histograms"

@@ -83,5 +83,5 @@ def _hillshade(reader: SceneReader, row: int, column: int, height: int, width: i
         return b""
     # The rows beyond the tile may not be at hand, and nobody measures anything in a picture.
     surface = torch.from_numpy(np.pad(dem, 1, mode="edge"))
-    shade = hillshade(surface, reader.grid.pixel_size)[1:-1, 1:-1].numpy()[::step, ::step]
-    return webp(shade[..., None], np.asarray(np.isfinite(shade)))
+    shade: Array = hillshade(surface, reader.grid.pixel_size)[1:-1, 1:-1].numpy()[::step, ::step]
+    return webp(shade[..., None], ~np.isnan(shade))

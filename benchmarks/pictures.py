@@ -68,7 +68,7 @@ def _tile(reader: SceneReader, probability: Array, label: Array, place: tuple[sl
 def _image(reader: SceneReader, row: int, column: int, height: int, width: int, step: int) -> bytes:
     values, missing = reader.image(row, column, height, width)
     shown = values[::step, ::step, natural_bands(reader.scene.image, reader.num_bands)].astype(np.float32)
-    known = np.isfinite(shown).all(2)
+    known: Array = np.isfinite(shown.sum(2))
     if missing is not None:
         known &= ~missing[::step, ::step]
     if known.any():
@@ -83,5 +83,5 @@ def _hillshade(reader: SceneReader, row: int, column: int, height: int, width: i
         return b""
     # The rows beyond the tile may not be at hand, and nobody measures anything in a picture.
     surface = torch.from_numpy(np.pad(dem, 1, mode="edge"))
-    shade: Array = hillshade(surface, reader.grid.pixel_size)[1:-1, 1:-1].numpy()[::step, ::step]
+    shade = hillshade(surface, reader.grid.pixel_size)[1:-1:step, 1:-1:step].numpy()
     return webp(shade[..., None], ~np.isnan(shade))

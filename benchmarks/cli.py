@@ -132,12 +132,12 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
         if _logging(options).wandb == "online":
             require_server()
         launcher = launcher_of(options, places.work)
-        run_suite(specs, root, places, launcher, options=_run_arguments(options, launcher))
+        run_suite(specs, root, places, launcher, options=_run_arguments(suite, options, launcher))
     return _report(suite, places)
 
 
-def _run_arguments(options: Any, launcher: Launcher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
-    arguments = run_arguments(launcher.share, num_workers=options.num_workers, cache_dir=options.cache_dir)
+def _run_arguments(suite: Suite, options: Any, launcher: Launcher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
+    arguments = run_arguments(launcher.share, num_workers=options.num_workers, cache_dir=options.cache_dir, pictures=suite.data.pictures)
     return arguments + _logging(options).arguments()
 
 
@@ -154,7 +154,7 @@ def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401
         print("# the synthetic data do not exist yet, so the keys below are provisional")
     for spec in specs:
         print(f"# {spec.title}: {state_of(spec, records, places)}")
-        arguments = command(spec, root or Path("DATA"), places, options=_run_arguments(options, launcher))
+        arguments = command(spec, root or Path("DATA"), places, options=_run_arguments(suite, options, launcher))
         print(shlex.join(launcher.share.granted(arguments)))
     return 0
 

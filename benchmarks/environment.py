@@ -24,8 +24,8 @@ PACKAGES: Final = (
     "torchmetrics",
 )
 """Packages whose version can change a score."""
-
-
+ENVIRONMENT: Final = "made_with.json"
+"""What `capture` said when the run began, in its working folder."""
 CODE: Final = tuple(f":(top,glob){package}/**/*.py" for package in ("datamodules", "zoo", "benchmarks"))
 
 

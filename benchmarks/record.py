@@ -43,7 +43,7 @@ class RunRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
-    """Of a failed run: `line` (the last error line), `log` (its path), `reason` (how it ended)."""
+    """Of a failed run: `line` (the last error line), `log` (its path), `reason` (how it ended); see `benchmarks.failures.explain`."""
     schema_version: int = SCHEMA_VERSION
 
 

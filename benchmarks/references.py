@@ -17,6 +17,7 @@ from benchmarks.dataset import manifest_sha256
 from benchmarks.record import Histograms, RunRecord
 from benchmarks.scenes import evaluate_scenes
 from benchmarks.suite import RunSpec
+from benchmarks.tiles import Tile
 from datamodules.batch import Batch
 from datamodules.errors import UserError
 from datamodules.landslide import LandslideDataModule
@@ -78,7 +79,9 @@ def histograms_of(loader: Iterable[Batch], score: Callable[[Batch], Tensor]) -> 
     return histograms
 
 
-def evaluate(spec: RunSpec, data: LandslideDataModule, root: Path, work: Path) -> tuple[RunRecord, Histograms]:
+def evaluate(
+    spec: RunSpec, data: LandslideDataModule, root: Path, work: Path, *, pictures: bool = True
+) -> tuple[RunRecord, Histograms, dict[str, Tile]]:
     """Score a reference on validation and test.
 
     Args:
@@ -86,16 +89,17 @@ def evaluate(spec: RunSpec, data: LandslideDataModule, root: Path, work: Path) -
         data: Windows to score; not yet set up.
         root: Folder of the data.
         work: Folder for temporary files.
+        pictures: Keep a few tiles to be looked at.
 
     Returns:
-        The record (cost and environment still empty) and the histograms.
+        The record (cost and environment still empty), the histograms and the tiles.
     """
     data.prepare_data()
     data.setup()
     if spec.method == "slope_threshold" and not data.has_dem:
         raise UserError("the data have no elevation model", "leave slope_threshold out of references", field="references", exit_code=2)
     val = histograms_of(data.val_dataloader(), SCORES[spec.method])
-    scenes = evaluate_scenes(Rule(spec.method), data, reference_threshold(val, spec.method), work)
+    scenes = evaluate_scenes(Rule(spec.method), data, reference_threshold(val, spec.method), work, pictures=pictures)
     histograms = {"val": val, "test": scenes.histograms}
     metrics = reference_scores(histograms, spec.method)
     metrics["test"].update(scenes.scores)
@@ -107,7 +111,7 @@ def evaluate(spec: RunSpec, data: LandslideDataModule, root: Path, work: Path) -
         model={"inputs": INPUTS[spec.method]},
         data=describe_data(spec, root, data, histograms),
     )
-    return record, histograms
+    return record, histograms, scenes.tiles
 
 
 def reference_threshold(histograms: Mapping[str, Histogram], method: str) -> float:

@@ -32,13 +32,14 @@ from benchmarks.atomic import write_json
 from benchmarks.auditing import AUDIT
 from benchmarks.callbacks import Checkpoints, Clock, Progress
 from benchmarks.energy import energy_meter
-from benchmarks.environment import capture, code_state
+from benchmarks.environment import ENVIRONMENT, capture, code_state
 from benchmarks.leases import ELSEWHERE, take
 from benchmarks.loggers import LoggerOptions, add_logger_arguments
 from benchmarks.loggers.running import Guarded, close, log_final, make_loggers, states
 from benchmarks.record import Histograms, RunRecord, load_record, save_record
 from benchmarks.scenes import evaluate_scenes
 from benchmarks.suite import RunSpec
+from benchmarks.tiles import Tile, save_tiles
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule
 from zoo import create_method
@@ -132,7 +133,8 @@ def train_and_test(
     num_workers: int,
     logging: LoggerOptions,
     cache_dir: str | None = None,
-) -> tuple[RunRecord, Histograms, list[Guarded]] | None:
+    pictures: bool = True,
+) -> tuple[RunRecord, Histograms, dict[str, Tile], list[Guarded]] | None:
     """Fit, validate and test one method.
 
     Args:
@@ -144,10 +146,11 @@ def train_and_test(
         num_workers: Loader workers of each process.
         cache_dir: Folder of aligned layers, or None.
         logging: Which loggers mirror the run.
+        pictures: Keep a few test tiles to be looked at.
 
     Returns:
-        The record (its `environment` almost empty), the histograms and the loggers, to be closed when the record is written; None on all
-        processes but the first.
+        The record (its `environment` almost empty), the histograms, the tiles and the loggers, to be closed when the record is written;
+        None on all processes but the first.
     """
     assert spec.budget is not None
     assert spec.seed is not None
@@ -192,7 +195,7 @@ def train_and_test(
     (test_logged,) = trainer.test(model, datamodule=data, verbose=False) if model.auxiliary else ({},)
     data.setup("test")
     predictor = Ensemble([model], device=trainer.strategy.root_device, precision="bf16" if "bf16" in budget["precision"] else "float32")
-    scenes = evaluate_scenes(predictor, data, model.threshold, work)
+    scenes = evaluate_scenes(predictor, data, model.threshold, work, pictures=pictures)
     if not trainer.is_global_zero:
         return None
     histograms = {"val": _to_numpy(model.val_histograms), "test": scenes.histograms}
@@ -225,7 +228,7 @@ def train_and_test(
     if budget["select"] == "best":
         checkpoints.last.unlink(missing_ok=True)  # holds the optimiser too; nobody resumes a finished run
     record.environment["loggers"] = states(loggers)
-    return record, histograms, loggers
+    return record, histograms, scenes.tiles, loggers
 
 
 def score(histograms: Histograms, threshold: float) -> dict[str, dict[str, float]]:
@@ -257,6 +260,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--num-workers", type=int, default=0, help="loader workers of each process")
     parser.add_argument("--cache-dir", default=None, help="folder for aligned layers")
     add_logger_arguments(parser)
+    parser.add_argument("--no-pictures", action="store_true", help="keep no test tiles for the report, as where the licence forbids it")
     options = parser.parse_args(list(arguments))
     try:
         spec = RunSpec.from_dict(json.loads(options.spec.read_text(encoding="utf-8")))
@@ -290,11 +294,14 @@ def _is_finished(path: Path) -> bool:
 
 def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
     work, loggers = options.spec.parent, list[Guarded]()
+    environment = capture(threads=options.threads, gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    if _is_first():
+        write_json(work / ENVIRONMENT, environment)  # of the code as it begins, and known should the run fail
     if spec.is_reference:
         began = time.perf_counter()
         seed_everything(0)
         data = build_data(spec, options.data, num_workers=options.num_workers, cache_dir=options.cache_dir)
-        record, histograms = references.evaluate(spec, data, options.data, work)
+        record, histograms, tiles = references.evaluate(spec, data, options.data, work, pictures=not options.no_pictures)
         record.cost["seconds"] = round(time.perf_counter() - began, 3)
     else:
         logging = LoggerOptions.parse(options.loggers, options.wandb, artifacts=options.wandb_artifacts)
@@ -307,14 +314,16 @@ def _execute(spec: RunSpec, options: argparse.Namespace) -> int:
             num_workers=options.num_workers,
             logging=logging,
             cache_dir=options.cache_dir,
+            pictures=not options.no_pictures,
         )
         if trained is None:
             return 0
-        record, histograms, loggers = trained
+        record, histograms, tiles, loggers = trained
     audit = work / AUDIT
     record.data["audit"] = json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else None  # None: run by hand, not audited
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    record.environment.update(capture(threads=options.threads, gpu=gpu))
+    record.environment.update(environment)
+    if not options.no_pictures:
+        save_tiles(spec.key, tiles, options.out)  # before the record, which says that all is there
     path = save_record(record, options.out, histograms)
     weights = sorted((work / "checkpoints").glob("*.ckpt"))
     close(loggers, {"record": [path, path.with_suffix(".npz")], "model": weights} if options.wandb_artifacts else {})

@@ -8,7 +8,6 @@ interrupted, killed or ran out of time continues from its last checkpoint. Sever
 that share the folders: the process of a run holds its lease (`benchmarks.leases`), and who finds a run leased waits for its record.
 """
 
-import re
 import shutil
 import signal
 import sys
@@ -24,7 +23,8 @@ from benchmarks.atomic import write_json
 from benchmarks.auditing import furnish
 from benchmarks.dataset import Portion, existing_root, fingerprint, provide
 from benchmarks.display import Display
-from benchmarks.launchers import ATTEMPT, Again, Ended, Job, Launcher, Started
+from benchmarks.failures import environment_of, explain
+from benchmarks.launchers import Again, Ended, Job, Launcher, Started
 from benchmarks.leases import ELSEWHERE, holder
 from benchmarks.record import RunRecord, load_record, load_records, save_record
 from benchmarks.suite import RunSpec, Suite, plan
@@ -213,22 +213,16 @@ def _record_of(spec: RunSpec, ended: Ended, places: Places) -> RunRecord:
     if ended.returncode >= 0 and not ended.timed_out:
         # It failed by itself and would fail again from the same state, so the next attempt starts afresh.
         shutil.rmtree(places.run(spec.key) / "checkpoints", ignore_errors=True)
-    log = places.log(spec.key)
-    error = {"line": last_error_line(log) or ended.reason, "log": log.as_posix(), "reason": ended.reason}
-    record = RunRecord(key=spec.key, status="failed", spec=spec.to_dict(), cost={"seconds": round(ended.seconds, 3)}, error=error)
+    record = RunRecord(
+        key=spec.key,
+        status="failed",
+        spec=spec.to_dict(),
+        cost={"seconds": round(ended.seconds, 3)},
+        environment=environment_of(places.run(spec.key)),
+        error=explain(ended, places.log(spec.key)),
+    )
     save_record(record, places.records)
     return record
-
-
-def last_error_line(log: Path) -> str:
-    """The line of the last attempt in a log that says what went wrong: the last `error: ...` or exception, else the last line at all."""
-    if not log.is_file():
-        return ""
-    lines = [" ".join(line.split()) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    last = max((index for index, line in enumerate(lines) if line.startswith(ATTEMPT)), default=-1)
-    lines = [line for line in lines[last + 1 :] if line]
-    told = [line for line in lines if re.match(r"error: |([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)\b", line)]
-    return (told or lines or [""])[-1].removeprefix("error: ")
 
 
 @contextmanager

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.pictures import with_tiles_of
+from benchmarks.tiles import Tile, pick
 from datamodules.alignment import NO_IMAGE
 from datamodules.classes import IGNORE
 from datamodules.landslide import LandslideDataModule
@@ -34,6 +36,8 @@ OVERLAP: Final = 0.25
 _OF_SCENES: Final = ("boundary_", "object", "panoptic_", "segmentation_", "recognition_")
 
 Array = NDArray[Any]
+SceneParts = tuple[dict[str, Array], list[SceneCounts], float, dict[str, Tile]]
+"""Of one process: histograms, counts, seconds, tiles."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,19 @@ class SceneResults:
         scores: Of outlines and objects, pooled over scenes; names of `BoundaryCounts.scores` and `ObjectCounts.scores`.
         km2: Area of the scenes.
         seconds: Reading and predicting them took, on the slowest process.
+        tiles: Those to be looked at, by name; see `benchmarks.tiles`.
     """
 
     histograms: dict[str, Array]
     scores: dict[str, float]
     km2: float
     seconds: float
+    tiles: dict[str, Tile]
 
 
-def evaluate_scenes(predictor: Predictor, data: LandslideDataModule, threshold: float, work: Path, *, split: str = "test") -> SceneResults:
+def evaluate_scenes(
+    predictor: Predictor, data: LandslideDataModule, threshold: float, work: Path, *, split: str = "test", pictures: bool = True
+) -> SceneResults:
     """Predict and score the scenes of a split, shared out over the processes of a run.
 
     Memory does not grow with a scene: its map and label lie on disk, 5 bytes a pixel, while it is scored.
@@ -64,6 +72,7 @@ def evaluate_scenes(predictor: Predictor, data: LandslideDataModule, threshold: 
         threshold: Decision threshold, from validation.
         work: Folder for temporary files.
         split: Which scenes.
+        pictures: Keep a few tiles to be looked at.
 
     Returns:
         The same on all processes.
@@ -76,21 +85,25 @@ def evaluate_scenes(predictor: Predictor, data: LandslideDataModule, threshold: 
     rules = SceneRules.by_pixels((pixel_m[0], pixel_m[1]), threshold)
     histograms: dict[str, Array] = {}
     counts: list[SceneCounts] = []
+    tiles: dict[str, Tile] = {}
     seconds = 0.0
     for reader in readers[rank::world_size]:
         with closing(reader), _predicted(predictor, data, reader, work) as (probability, label, took):
             seconds += took
             histograms |= _by_windows(reader.scene.name, probability, label, data.tile_size)
             counts.append(scene_scores(probability, label, reader.grid.pixel_size, rules))
+            if pictures:
+                tiles = with_tiles_of(tiles, reader, probability, label, data.tile_size)
     if world_size > 1:
-        parts: list[tuple[dict[str, Array], list[SceneCounts], float]] = [({}, [], 0.0) for _ in range(world_size)]
-        torch.distributed.all_gather_object(parts, (histograms, counts, seconds))
-        histograms = {window: histogram for part, _, _ in parts for window, histogram in part.items()}
-        counts = [count for _, part, _ in parts for count in part]
-        seconds = max(part for _, _, part in parts)
+        parts: list[SceneParts] = [({}, [], 0.0, {}) for _ in range(world_size)]
+        torch.distributed.all_gather_object(parts, (histograms, counts, seconds, tiles))
+        histograms = {window: histogram for part, *_ in parts for window, histogram in part.items()}
+        counts = [count for _, part, *_ in parts for count in part]
+        seconds = max(part for _, _, part, _ in parts)
+        tiles = pick(item for *_, part in parts for item in part.items())
     scores = {name: score for name, score in pool(counts).scores().items() if name.startswith(_OF_SCENES)}
     km2 = sum(reader.grid.height * reader.grid.width * math.prod(reader.grid.pixel_size) for reader in readers) / 1e6
-    return SceneResults(dict(sorted(histograms.items())), scores, km2, seconds)
+    return SceneResults(dict(sorted(histograms.items())), scores, km2, seconds, tiles)
 
 
 def _place() -> tuple[int, int]:

@@ -72,6 +72,8 @@ class Data:
     """Of no meaning without folds."""
     published_set: PublishedSet | None = None
     """Declares the data to be a test set of the papers; only then are their numbers put beside the measured ones."""
+    pictures: bool = True
+    """False where the images must not be given away: runs keep no tiles of them, and no report shows any. No matter of a key."""
 
 
 @dataclass(frozen=True)

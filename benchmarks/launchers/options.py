@@ -93,13 +93,14 @@ def launcher_of(options: Any, work: Path) -> Launcher:  # noqa: ANN401 - jsonarg
     return LocalLauncher(gpus=visible_gpus(), cores=usable_cores(), threads=options.threads, **common)
 
 
-def run_arguments(share: Share, *, num_workers: int | None, cache_dir: str | None) -> list[str]:
+def run_arguments(share: Share, *, num_workers: int | None, cache_dir: str | None, pictures: bool) -> list[str]:
     """Arguments of `benchmarks.run` that change no score.
 
     Args:
         share: What each run gets.
         num_workers: Loader workers of each process; None: 0 on CPU, else by threads.
         cache_dir: Folder of aligned layers, or None.
+        pictures: Keep a few test tiles for the report.
     """
     if num_workers is None:
         # On a CPU the cores train; beside a GPU they have nothing else to do.
@@ -109,7 +110,7 @@ def run_arguments(share: Share, *, num_workers: int | None, cache_dir: str | Non
         arguments += ["--num-nodes", str(share.num_nodes)]
     if cache_dir is not None:
         arguments += ["--cache-dir", str(Path(cache_dir).resolve())]
-    return arguments
+    return arguments if pictures else [*arguments, "--no-pictures"]
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

@@ -10,13 +10,16 @@ comparison_figure.py  the same as an SVG
 gains.py              gains over the own baseline; published beside measured where the data are declared to be the papers'
 published.py          the papers' own numbers, in tables of their own
 objects.py, costs.py  outlines and objects of whole scenes; cost
+ablation.py           what each switch of a method does
 protocol.py           budget, data, code, machine
+leaks.py              the warning above a report on splits that leak
 page/                 report.html
 writing.py            REPORT.md, results.csv, results.tex, the marked part of a README
 """
 
+from benchmarks.report.leaks import leak_warning
 from benchmarks.report.rows import Report, Row, collect
-from benchmarks.report.writing import insert_into, leak_warning, marked_suites, report_markdown, results_block, write_extras, write_report
+from benchmarks.report.writing import insert_into, marked_suites, report_markdown, results_block, write_extras, write_report
 
 __all__ = [
     "Report",

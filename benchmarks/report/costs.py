@@ -23,12 +23,18 @@ _COLUMNS: Final = {
 _DIGITS: Final = {"tile_gflop": 3, "samples_per_second": 2, "train_watt_hours": 2}
 
 
+def costs_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines; no lines where no record knows the cost of prediction."""
+    lines = []
+    if any("tile_gflop" in record.cost for row in report.rows for record in row.finished):
+        for row in report.rows:
+            means = {cost: row.cost(cost).mean for cost in _COLUMNS.values()}
+            cells = (number(mean, _DIGITS[cost]) if cost in _DIGITS else quantity(mean) for cost, mean in means.items())
+            lines.append([row.spec.name, *cells])
+    return ["name", *_COLUMNS], lines
+
+
 def costs_markdown(report: Report) -> str:
     """The section of a report; empty where no record knows the cost of prediction."""
-    if not any("tile_gflop" in record.cost for row in report.rows for record in row.finished):
-        return ""
-    lines = []
-    for row in report.rows:
-        means = {cost: row.cost(cost).mean for cost in _COLUMNS.values()}
-        lines.append([row.spec.name, *(number(mean, _DIGITS[cost]) if cost in _DIGITS else quantity(mean) for cost, mean in means.items())])
-    return "\n".join(["## Cost\n", to_markdown(["name", *_COLUMNS], lines, left=1), EXPLANATION])
+    header, lines = costs_table(report)
+    return "\n".join(["## Cost\n", to_markdown(header, lines, left=1), EXPLANATION]) if lines else ""

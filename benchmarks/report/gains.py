@@ -16,6 +16,7 @@ from benchmarks.report.tables import NOTHING, number, to_markdown
 
 SCORES: Final = {"P": "precision", "R": "recall", "F1": "f1", "IoU": "iou_landslide", "mIoU": "miou"}
 """Column -> score that gains are told of."""
+SIDE_BY_SIDE: Final = ["paper", "measured row", "score", "published", "measured", "seeds", "difference"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,18 @@ def declared_set(report: Report) -> str | None:
     return declared.pop() if len(declared) == 1 else None
 
 
+def declared_group(report: Report) -> Group | None:
+    """Published rows of the test set that the data were declared to be."""
+    declared = declared_set(report)
+    return next((group for group in load_published().groups if group.set and group.set == declared), None)
+
+
+def side_by_side_table(report: Report, group: Group) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: published, measured, difference."""
+    lines = _side_by_side(report, group)
+    return SIDE_BY_SIDE, [[f"{cell.strip('*')} (derived)" if cell.startswith("*") else cell for cell in line] for line in lines]
+
+
 def gains_markdown(report: Report) -> str:
     """Gains over the own baseline; where the data are declared to be a test set of the papers, published numbers beside measured ones."""
     header, lines = gains_table(report)
@@ -91,17 +104,14 @@ def gains_markdown(report: Report) -> str:
             "Mean difference of the same seeds and its 95 % interval over seeds (Student's t).\n",
         ]
         parts.append(to_markdown(header, lines, left=2))
-    declared = declared_set(report)
-    group = next((group for group in load_published().groups if group.set and group.set == declared), None)
+    group = declared_group(report)
     if group is not None:
         parts += [
             "## Published and measured\n",
             f"The data were declared to be `{group.set}`, the {group.title}. Measured: mean over seeds; difference: measured - published, with the",
             "95 % interval of the measured mean over seeds (Student's t). No interval of the published number is known. *Italic*: derived from",
             "stated numbers, not published.\n",
-            to_markdown(
-                ["paper", "measured row", "score", "published", "measured", "seeds", "difference"], _side_by_side(report, group), left=3
-            ),
+            to_markdown(SIDE_BY_SIDE, _side_by_side(report, group), left=3),
         ]
         pairs = _published_gains(report, group)
         if pairs:

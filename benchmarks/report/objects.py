@@ -4,7 +4,7 @@ import math
 import re
 from typing import Final
 
-from benchmarks.report.rows import Report
+from benchmarks.report.rows import Report, Row
 from benchmarks.report.tables import NOTHING, number, quantity, seeds_cell, to_markdown, with_spread
 
 EXPLANATION: Final = """\
@@ -27,23 +27,45 @@ OF_CLASS: Final = re.compile(r"object_recall_(coverage[\d.]+)_((\d+)(?:-\d+m2|m2
 """Recall of a class of area: rule, class, its lower end."""
 
 
-def objects_markdown(report: Report) -> str:
-    """The section of a report; empty where no record was scored by whole scenes."""
-    rows = [*report.rows, *report.references]
-    # In the order of the records, which is ascending in distances and rules.
-    names = list(dict.fromkeys(name for row in rows for record in row.finished for name in record.metrics["test"]))
+def objects_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of outlines and objects; no lines where no record was scored by whole scenes."""
+    rows, names = _names(report)
     columns = {
         title.format(*match.groups()): name for pattern, title in _COLUMNS for name in names if (match := re.fullmatch(pattern, name))
     }
     if not columns:
-        return ""
-    lines = [[row.spec.name, seeds_cell(row), *(with_spread(row.score(name)) for name in columns.values())] for row in rows]
-    parts = ["## Outlines and objects\n", to_markdown(["name", "seeds", *columns], lines, left=1), EXPLANATION]
+        return [], []
+    return ["name", "seeds", *columns], [
+        [row.spec.name, seeds_cell(row), *(with_spread(row.score(name)) for name in columns.values())] for row in rows
+    ]
+
+
+def areas_table(report: Report) -> tuple[str, list[str], list[list[str]]]:
+    """What recall by area counts, header and lines; no lines where no record knows it."""
+    rows, names = _names(report)
     classes = sorted((int(match[3]), match[1], match[2], name) for name in names if (match := OF_CLASS.fullmatch(name)))
     known = [item for item in classes if any(not math.isnan(row.score(item[3]).mean) for row in rows)]
-    if known:
-        header = ["name", *(f"{of_class.replace('m2', ' m2').strip()}" for _, _, of_class, _ in known)]
-        lines = [[row.spec.name, *(number(row.score(name).mean) for *_, name in known)] for row in rows]
-        total = next((quantity(row.score("objects").mean) for row in rows if not math.isnan(row.score("objects").mean)), NOTHING)
-        parts += [f"Recall by area of the landslide (`{known[0][1]}`; {total} labelled objects):\n", to_markdown(header, lines, left=1)]
+    if not known:
+        return "", [], []
+    total = next((quantity(row.score("objects").mean) for row in rows if not math.isnan(row.score("objects").mean)), NOTHING)
+    header = ["name", *(f"{of_class.replace('m2', ' m2').strip()}" for _, _, of_class, _ in known)]
+    lines = [[row.spec.name, *(number(row.score(name).mean) for *_, name in known)] for row in rows]
+    return f"Recall by area of the landslide (`{known[0][1]}`; {total} labelled objects):", header, lines
+
+
+def objects_markdown(report: Report) -> str:
+    """The section of a report; empty where no record was scored by whole scenes."""
+    header, lines = objects_table(report)
+    if not lines:
+        return ""
+    parts = ["## Outlines and objects\n", to_markdown(header, lines, left=1), EXPLANATION]
+    title, header, lines = areas_table(report)
+    if lines:
+        parts += [f"{title}\n", to_markdown(header, lines, left=1)]
     return "\n".join(parts)
+
+
+def _names(report: Report) -> tuple[list[Row], list[str]]:
+    """The rows, and their scores in the order of the records, which is ascending in distances and rules."""
+    rows = [*report.rows, *report.references]
+    return rows, list(dict.fromkeys(name for row in rows for record in row.finished for name in record.metrics["test"]))

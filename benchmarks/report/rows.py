@@ -123,7 +123,9 @@ def collect(suite: Suite, records: Mapping[str, RunRecord], folder: Path | None 
         row = rows.setdefault(spec.identity, Row(spec, []))
         row.planned.append((spec.fold, spec.seed))
     mine = {key: record for key, record in records.items() if RunSpec.from_dict(record.spec).identity in rows}
-    dated = [(str(record.environment.get("date", "")), str(record.spec["data_fingerprint"])) for record in mine.values()]
+    # What failed says nothing of other results, as long as there are some.
+    counting = [record for record in mine.values() if record.status == "finished"] or list(mine.values())
+    dated = [(str(record.environment.get("date", "")), str(record.spec["data_fingerprint"])) for record in counting]
     current = max(dated)[1] if dated else ""
     left_out = []
     for key, record in sorted(records.items(), key=_order):

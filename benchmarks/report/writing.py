@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.atomic import write_text
-from benchmarks.auditing import leaks_of
-from benchmarks.record import RunRecord
 from benchmarks.report.costs import costs_markdown
 from benchmarks.report.gains import declared_set, gains_markdown
 from benchmarks.report.intervals import intervals_markdown
+from benchmarks.report.leaks import leak_warning
 from benchmarks.report.objects import objects_markdown
 from benchmarks.report.page import page_html
 from benchmarks.report.protocol import protocol_markdown
@@ -67,21 +66,6 @@ def results_block(report: Report, method: str | None = None) -> str:
     if lines:
         parts.append(to_markdown(header, lines, left=4))
     return "\n".join(part for part in parts if part)
-
-
-def leak_warning(report: Report) -> str:
-    """A paragraph where splits of the data leak; empty otherwise."""
-    leaking = {str(record.data["audit"]["leaks"][0]): record.data["audit"] for record in report.records if _leaks(record)}
-    count = sum(_leaks(record) for record in report.records)
-    if not count:
-        return ""
-    found = "; ".join(f"{leaks_of(audit)}, the first is {first}" for first, audit in sorted(leaking.items()))
-    loud = f"**LEAK: {count} of {len(report.records)} runs were made with --allow-leaks on splits that leak; their scores prove nothing.**"
-    return f"{loud} {found.replace('<', '&lt;')}\n"  # names of scenes are data
-
-
-def _leaks(record: RunRecord) -> bool:
-    return not (record.data.get("audit") or {"passed": True})["passed"]
 
 
 def report_markdown(report: Report) -> str:

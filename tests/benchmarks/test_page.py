@@ -4,6 +4,7 @@ import math
 import re
 from html.parser import HTMLParser
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from benchmarks.report.page import page_html
 from benchmarks.report.page.charts import Plot, Strip, log_ticks, ticks
 from benchmarks.report.tables import to_latex
 from benchmarks.suite import load_suite, plan
+from benchmarks.tiles import Tile, save_tiles
 from zoo.metrics.pixels import pixel_scores
 
 SUITE = """
@@ -75,7 +77,14 @@ def folder(tmp_path):
     ]:
         record, histograms = finished(spec, quality, generator)
         save_record(record, tmp_path / "records", histograms)
-    error = {"line": "ValueError: a <b> c", "log": "runs/k/log.txt", "reason": "exit code 1"}
+    picture = cv2.imencode(".webp", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    for spec in (runs[0], runs[3]):
+        scores = generator.integers(0, 256, (40, 40)).astype(np.uint8)
+        label = (np.arange(1600).reshape(40, 40) % 3 == 0).astype(np.uint8)
+        tiles = {name: Tile(0.33, (2.0, 2.0), label, picture, picture, scores) for name in ("scene0:0:0", "scene<1>:0:0")}
+        save_tiles(spec.key, tiles, tmp_path / "records")
+    error = {"line": "ValueError: a <b> c", "log": "runs/k/log.txt", "reason": "exit code 1", "attempts": 2, "remedy": "mend <it>"}
+    error["tail"] = ["Traceback", "</pre><script>last words</script>"]
     save_record(RunRecord(runs[6].key, "failed", runs[6].to_dict(), error=error), tmp_path / "records")
     return tmp_path
 
@@ -88,7 +97,7 @@ def page_of(folder):
 class Tags(HTMLParser):
     """What a browser would find: open tags in order, and whether each is closed."""
 
-    VOID = frozenset({"meta", "input"})
+    VOID = frozenset({"meta", "input", "img"})
 
     def __init__(self, text):
         super().__init__()
@@ -115,7 +124,7 @@ def test_the_page_is_the_same_bytes_for_the_same_records_and_asks_for_nothing(fo
     page = page_of(folder)
     assert page == page_of(folder)
     assert len(page.encode()) < 8e6
-    assert not re.search(r"\b(src|href)=|@import|url\(|fetch\(", page)
+    assert not re.search(r"\b(src=(?!\"data:)|href=)|@import|url\(|fetch\(", page)
 
 
 def test_names_and_errors_are_text(folder):
@@ -123,7 +132,9 @@ def test_names_and_errors_are_text(folder):
     assert [tag for tag, _ in tags.seen].count("script") == 1
     told = "".join(tags.text)
     assert "<script>alert(1)</script>" in told
-    assert "ValueError: a <b> c (exit code 1)" in told
+    assert "ValueError: a <b> c" in told
+    assert "</pre><script>last words</script>" in told, "the end of the log is shown"
+    assert "mend <it>" in told
 
 
 def test_curves_go_through_the_chosen_thresholds(folder):
@@ -201,3 +212,19 @@ def test_the_page_sorts_tells_and_hides_without_a_word_on_the_console(folder, br
     assert browser.run(shown) == 0
     browser.find("input[data-toggles='1']").click()
     assert browser.run(shown) > 10
+    browser.run("document.querySelector('svg.plot').focus()")
+    browser.press("\ue014")  # arrow to the right
+    assert "precision" in browser.run("return document.getElementById('told').textContent")
+    panels = (
+        "return [...document.querySelectorAll('figure.tile .panel')].filter(panel => getComputedStyle(panel).display !== 'none').length"
+    )
+    assert browser.run(panels) == 2 * 4, "two tiles: image, label and two rows that kept some"
+    browser.find("input[data-toggles='1']").click()
+    assert browser.run(panels) == 2 * 3
+    pictures = "return [...document.images].map(image => image.complete && image.naturalWidth).filter(width => width === 40).length"
+    assert browser.run(pictures) == 2 * (3 + 2 * 2), "image, hillshade and label; probability and errors of each row"
+    printed = "return [...document.querySelectorAll('details table, details pre')].map(part => part.checkVisibility())"
+    assert not any(browser.run(printed))
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert all(browser.run(printed)), "nothing stays folded on paper"
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

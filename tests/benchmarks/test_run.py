@@ -17,6 +17,7 @@ from benchmarks import run as run_module
 from benchmarks.dataset import fingerprint
 from benchmarks.record import load_histograms, load_record
 from benchmarks.suite import RunSpec
+from benchmarks.tiles import load_tiles
 from datamodules.errors import UserError
 from zoo import create_method
 from zoo.metrics.pixels import pixel_scores
@@ -110,11 +111,16 @@ def test_the_record_says_what_issue_and_reader_need(execute, root):
     assert str(root) not in json.dumps(dataclasses.asdict(record)), "a record names no path of the machine"
 
 
-def test_the_same_specification_gives_the_same_scores_whatever_the_workers(execute):
+def test_the_same_specification_gives_the_same_scores_whatever_the_workers(execute, tmp_path):
     first = execute("a")
     assert same(first, execute("b"))
+    kept = [{path.name: path.read_bytes() for path in (tmp_path / place / "records").glob("*.npz")} for place in "ab"]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 3, "histograms, tiles, and the ground of the tiles"
+    assert list(load_tiles(first[0].key, tmp_path / "a" / "records")) == ["test/tile0:0:0", "test/tile1:0:0"]
     assert same(first, execute("c", arguments=["--num-workers", "2"]))
-    assert not same(first, execute("d", seed=1))
+    assert not same(first, execute("d", seed=1, arguments=["--no-pictures"]))
+    assert len(list((tmp_path / "d" / "records").iterdir())) == 2, "record and histograms"
 
 
 def test_an_interrupted_run_continues_from_its_last_checkpoint_to_the_same_scores(execute, tmp_path, monkeypatch):

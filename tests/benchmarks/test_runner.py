@@ -14,9 +14,11 @@ import pytest
 from benchmarks.checking import check_in_child, check_specs
 from benchmarks.cli import main
 from benchmarks.composing import SUITES
+from benchmarks.environment import ENVIRONMENT
+from benchmarks.failures import last_error_line
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
 from benchmarks.record import load_records
-from benchmarks.runner import Places, last_error_line, state_of
+from benchmarks.runner import Places, state_of
 from benchmarks.suite import load_suite, plan
 from datamodules.errors import UserError
 from tests.benchmarks.running import attempts, run, spec
@@ -65,6 +67,14 @@ def test_a_failed_run_is_a_record_with_its_last_error_line_and_the_others_go_on(
     ]
     assert errors[0]["line"] == "ValueError: the loss is"
     assert errors[0]["reason"] == "exit code 1"
+    assert errors[0]["tail"][0] == "about to fail"
+    assert errors[0]["tail"][-1] == "not finite | at all"
+    assert not [line for error in errors for line in error["tail"] if str(Path.cwd()) in line], "a record names no folder of the machine"
+    assert [error["attempts"] for error in errors] == [1] * 4
+    remedies = [error["remedy"] for error in errors]
+    assert "diverged" in remedies[0]
+    assert "as the line says" in remedies[1]
+    assert "out of memory" in remedies[2]
     for item, error in zip(specs[:4], errors, strict=True):
         assert error["log"] == places.log(item.key).as_posix()
         assert Path(error["log"]).is_file()
@@ -80,6 +90,17 @@ def test_a_failed_run_is_tried_again_from_the_start(places):
     records, _ = run([item], places)
     assert records[item.key].status == "finished"
     assert attempts(places, item) == 2
+
+
+def test_a_failed_record_counts_attempts_tells_the_last_one_alone_and_knows_its_environment(places):
+    item = spec("user_error")
+    run([item], places)
+    (places.run(item.key) / ENVIRONMENT).write_text(json.dumps({"cpu": "a processor", "git": {"commit": None}}))
+    records, _ = run([item], places)
+    assert records[item.key].error["attempts"] == 2
+    assert records[item.key].error["tail"] == ["error: data.halo = 0: too small; set it to 1", "wandb: bye"]
+    assert records[item.key].environment["cpu"] == "a processor"
+    assert load_records(places.records) == records
 
 
 def test_a_run_out_of_time_fails_and_keeps_its_checkpoint(places):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
@@ -13,6 +14,7 @@ import torch.multiprocessing as mp
 from rasterio.transform import from_origin
 
 from benchmarks.scenes import evaluate_scenes
+from benchmarks.tiles import load_tiles, save_tiles
 from datamodules.landslide import LandslideDataModule
 from zoo import create_method
 from zoo.mapping import Ensemble
@@ -87,6 +89,28 @@ def test_windows_of_the_blended_map_count_each_pixel_once(root, tmp_path):
     assert list(tmp_path.iterdir()) == [], "maps on disk go when they are scored"
 
 
+def test_tiles_to_be_looked_at_are_windows_of_the_map_and_its_label(root, tmp_path):
+    found = evaluate_scenes(Brightness(), opened(root), THRESHOLD, tmp_path).tiles
+    for name, tile in found.items():
+        scene, row, column = name.split(":")
+        window = np.s_[int(row) : int(row) + 64, int(column) : int(column) + 64]
+        with rasterio.open(root / f"label{scene.removeprefix('scene')}.tif") as file:
+            label = file.read(1)[window]
+        with rasterio.open(root / f"image{scene.removeprefix('scene')}.tif") as file:
+            image = file.read()[(slice(None), *window)]
+        np.testing.assert_array_equal(tile.label, label)
+        # Probability = first band / 255, in float32 as the map has it.
+        np.testing.assert_array_equal(tile.scores, np.minimum(image[0].astype(np.float32) / np.float32(255) * 256, 255).astype(np.uint8))
+        assert tile.landslide == pytest.approx((label == 1).sum() / (label != 255).sum())
+        assert tile.pixel_m == (5, 5)
+        shown = cv2.imdecode(np.frombuffer(tile.image, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert shown.shape[:2] == label.shape
+        assert np.corrcoef(shown[..., 2].ravel(), image[0].ravel())[0, 1] > 0.8, "red is the first band, compressed with losses"
+        assert cv2.imdecode(np.frombuffer(tile.hillshade, np.uint8), cv2.IMREAD_UNCHANGED).shape[:2] == label.shape
+    assert len(found) == 6
+    assert evaluate_scenes(Brightness(), opened(root), THRESHOLD, tmp_path, pictures=False).tiles == {}
+
+
 def test_an_object_is_whole_across_tiles(root, tmp_path):
     """Labelled objects are those of the whole label, not of its tiles."""
     found = evaluate_scenes(Brightness(), opened(root), THRESHOLD, tmp_path)
@@ -127,6 +151,10 @@ def test_two_processes_give_what_one_gives(root, tmp_path):
         found = json.loads((tmp_path / f"rank{rank}.json").read_text())
         assert found["scores"] == pytest.approx(alone.scores, nan_ok=True)
         assert found["histograms"] == {window: histogram.tolist() for window, histogram in alone.histograms.items()}
+    kept = [load_tiles(str(rank), tmp_path) for rank in range(2)]
+    save_tiles("alone", alone.tiles, tmp_path)
+    assert (tmp_path / "0.tiles.npz").read_bytes() == (tmp_path / "1.tiles.npz").read_bytes() == (tmp_path / "alone.tiles.npz").read_bytes()
+    assert list(kept[0]) == list(alone.tiles) != []
 
 
 def _rank(rank, root, out):
@@ -135,5 +163,6 @@ def _rank(rank, root, out):
     work.mkdir()
     found = evaluate_scenes(Brightness(), opened(Path(root)), THRESHOLD, work)
     histograms = {window: histogram.tolist() for window, histogram in found.histograms.items()}
+    save_tiles(str(rank), found.tiles, Path(out))
     (Path(out) / f"rank{rank}.json").write_text(json.dumps({"scores": found.scores, "histograms": histograms}))
     torch.distributed.destroy_process_group()

@@ -75,7 +75,7 @@ def image_picture(path: Path, grid: Grid, overrides: Overrides) -> bytes:
     if known.any():
         low, high = np.percentile(shown[known], PERCENTILES, axis=0)
         shown = np.clip((shown - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return _webp(shown, known)
+    return webp(shown, known)
 
 
 def hillshade_picture(path: Path, grid: Grid, overrides: Overrides) -> bytes:
@@ -90,7 +90,7 @@ def hillshade_picture(path: Path, grid: Grid, overrides: Overrides) -> bytes:
         model.check()
         dem = torch.from_numpy(model.read(-1, -1, grid.height + 2, grid.width + 2))
     shade = hillshade(dem, grid.pixel_size)[1:-1, 1:-1].numpy()
-    return _webp(shade[..., None], ~np.isnan(shade))
+    return webp(shade[..., None], ~np.isnan(shade))
 
 
 def data_uri(picture: bytes, kind: str) -> str:
@@ -105,7 +105,7 @@ def encoded(pixels: Array, suffix: str, setting: int, value: int) -> bytes:
     return content.tobytes()
 
 
-def _webp(shown: Array, known: Array) -> bytes:
+def webp(shown: Array, known: Array) -> bytes:
     """Shades of 0 to 1, (H, W, 1 or 3), see-through where nothing is known."""
     colours = np.broadcast_to(np.where(known[..., None], np.nan_to_num(shown), 0), (*known.shape, 3))[..., ::-1]
     pixels = np.dstack([np.rint(colours * 255), known * 255.0]).astype(np.uint8)

@@ -75,7 +75,7 @@ class Plot:
 
     def svg(self) -> str:
         """The chart."""
-        lines = [f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(self.title)}">']
+        lines = [f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" tabindex="0" aria-label="{escape(self.title)}">']
         places = [(float(index), name) for index, name in enumerate(self.categories)] or [
             (tick, number(tick)) for tick in (log_ticks(*self.x_range) if self.log_x else ticks(*self.x_range))
         ]

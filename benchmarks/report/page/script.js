@@ -12,8 +12,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const value = (row) => {
         const cell = row.cells[column];
         const text = cell.dataset.value ?? cell.textContent;
-        const number = Number.parseFloat(text.replace("−", "-"));
-        return Number.isNaN(number) ? text : number;
+        const number = Number.parseFloat(text.replace("−", "-").replace(/^< /, "").replaceAll(",", ""));
+        return Number.isNaN(number) ? text : number * (text.endsWith(" M") ? 1e6 : 1);
       };
       const sign = descending ? -1 : 1;
       const known = (row) => !["–", ""].includes(row.cells[column].dataset.value ?? row.cells[column].textContent);
@@ -38,12 +38,26 @@ told.id = "told";
 told.hidden = true;
 told.setAttribute("role", "status");
 document.body.append(told);
-document.addEventListener("pointerover", (event) => {
-  const mark = event.target.closest?.("[data-told]");
+const tell = (mark) => {
   told.hidden = !mark;
   if (!mark) return;
   told.textContent = mark.dataset.told;
   const box = mark.getBoundingClientRect();
-  told.style.left = `${Math.min(box.right + 6, window.innerWidth - 260)}px`;
-  told.style.top = `${box.bottom + 4}px`;
-});
+  told.style.left = `${Math.max(Math.min(box.right + 6, window.innerWidth - 400), 4)}px`;
+  told.style.top = `${Math.min(box.bottom + 4, window.innerHeight - 40)}px`;
+};
+document.addEventListener("pointerover", (event) => tell(event.target.closest?.("[data-told]")));
+// With the keyboard: arrows go from mark to mark of the chart that has the focus.
+for (const plot of document.querySelectorAll("svg.plot")) {
+  let at = -1;
+  plot.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (event.key === "Escape") tell(null);
+    const marks = [...plot.querySelectorAll("[data-told]:not(.off)")];
+    if (!step || !marks.length) return;
+    event.preventDefault();
+    at = (Math.max(at, step > 0 ? -1 : 0) + step + marks.length) % marks.length;
+    tell(marks[at]);
+  });
+  plot.addEventListener("blur", () => tell(null));
+}

@@ -278,8 +278,15 @@ class Mapper:
     def _predict(self, reader: SceneReader, first_row: int) -> Generator[Band, None, None]:
         """Bands of the scene, from a row on."""
         options = self._options
-        tiling = {"tile": self.tile, "batch_size": options.batch_size, "context": options.context}
-        return predict_scene(self._ensemble, reader, overlap=options.overlap, first_row=first_row, **tiling)
+        return predict_scene(
+            self._ensemble,
+            reader,
+            tile=self.tile,
+            overlap=options.overlap,
+            batch_size=options.batch_size,
+            first_row=first_row,
+            context=options.context,
+        )
 
     def _tags(self, plan: Plan) -> dict[str, str]:
         """What a reader of the file must know of its origin."""

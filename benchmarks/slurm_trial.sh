@@ -71,7 +71,7 @@ seeds: [0]
 references: [all_background]
 without: ["deeplab (image)", "deeplab (image + DEM, stacked)", "deeplab (image + DEM, two encoders)"]
 YAML
-"$python" -m benchmarks run "$place/trial.yaml" --runs "$place/runs" --launcher slurm --slurm gres=none time=30 --threads 1 --no-wandb &
+"$python" -m benchmarks run "$place/trial.yaml" --runs "$place/runs" --launcher slurm --slurm gres=none time=30 --threads 1 --wandb off &
 runner=$!
 # Once a training has a checkpoint, its job is requeued, as SLURM does with what it preempts.
 requeued=""

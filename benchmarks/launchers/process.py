@@ -36,9 +36,11 @@ class Process:
         share: What it gets.
         environment: All of its variables but those of job and share.
         announce: Write a line into the log that tells attempts apart.
+        group: Process group of this session that it joins; None: a session of its own, so that Ctrl-C reaches the runner alone, which then
+            ends the whole group, loader workers included.
     """
 
-    def __init__(self, job: Job, share: Share, environment: Mapping[str, str], *, announce: bool = True) -> None:
+    def __init__(self, job: Job, share: Share, environment: Mapping[str, str], *, announce: bool = True, group: int | None = None) -> None:
         self.job = job
         self._timeout_seconds, self._timed_out = share.timeout_seconds, False
         log_path = job.folder / job.log
@@ -48,7 +50,6 @@ class Process:
             if announce:
                 log.write(f"{ATTEMPT}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
                 log.flush()
-            # A session of its own: Ctrl-C reaches the runner alone, which then ends the whole group, loader workers included.
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 share.granted(job.command),
                 stdin=subprocess.DEVNULL,
@@ -56,9 +57,10 @@ class Process:
                 stderr=subprocess.STDOUT,
                 cwd=job.folder,
                 env={**environment, **share.environment(), **job.environment},
-                start_new_session=True,
+                start_new_session=group is None,
+                process_group=group,
             )
-        self.pid = self._process.pid
+        self._group = self._process.pid if group is None else group
         self._began = time.monotonic()
 
     def poll(self) -> Ended | None:
@@ -76,7 +78,7 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         """Signal the process and all of its group."""
         with contextlib.suppress(ProcessLookupError):  # all of its processes have ended
-            os.killpg(self.pid, number)
+            os.killpg(self._group, number)
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for its end, so many seconds at most."""
@@ -106,16 +108,15 @@ def attend(job: Job, share: Share, environment: Mapping[str, str], *, announce: 
         environment: As in `Process`.
         announce: As in `Process`.
     """
-    command = [sys.executable, "-I", "-S", str(GUARD)]
-    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own command
-    assert guard.stdin is not None
-    process = Process(job, share, environment, announce=announce)
-    try:
-        guard.stdin.write(f"{process.pid}\n".encode())
-        guard.stdin.flush()
-        while (ended := process.poll()) is None:
-            time.sleep(POLL_SECONDS)
-        return ended
-    finally:
-        end_all([process])
-        guard.communicate(b"ended\n")
+    command, process = [sys.executable, "-I", "-S", str(GUARD)], None
+    # The group is the guard's and exists before the job does, so that an interruption at any moment knows what to end.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as guard:  # noqa: S603 - our own command
+        try:
+            process = Process(job, share, environment, announce=announce, group=guard.pid)
+            while (ended := process.poll()) is None:
+                time.sleep(POLL_SECONDS)
+            return ended
+        finally:
+            end_all([process] if process else [])
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(guard.pid, signal.SIGKILL)

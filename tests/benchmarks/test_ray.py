@@ -168,7 +168,7 @@ def test_interrupting_the_runner_ends_runs_and_ray(tmp_path):
         process.kill()  # Ray goes with it
     assert b"KeyboardInterrupt" in stderr
     _, alive = psutil.wait_procs(below, timeout=15)
-    assert not alive
+    assert not [cmdline(process) for process in alive]
     records = load_records(places.records)
     assert not records
     assert "interrupted" in {state_of(item, records, places) for item in hanging}

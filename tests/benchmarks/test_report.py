@@ -324,5 +324,5 @@ def test_costs_are_shown_where_a_record_knows_those_of_prediction(suite, records
     assert costs_markdown(report) == ""
     for record in report.rows[0].finished:
         record.cost.update(tile_gflop=1.25, samples_per_second=7.5, predict_km2_per_hour=1200.4)
-    assert "| image | 3.4 M | – | 1.250 | 7.50 | 1200 |" in costs_markdown(report).splitlines()
+    assert "| image | 3.4 M | – | 1.250 | 7.50 | – | 1200 |" in costs_markdown(report).splitlines()
     assert costs_markdown(report) in report_markdown(report)

@@ -129,6 +129,7 @@ def _predicted(predictor: Predictor, data: LandslideDataModule, reader: SceneRea
         probability: Array = np.lib.format.open_memmap(Path(folder) / "probability.npy", "w+", np.float32, shape)
         label: Array = np.lib.format.open_memmap(Path(folder) / "label.npy", "w+", np.uint8, shape)
         began = time.perf_counter()
+        reader.keep(data.cache_mb * 2**20)  # tiles overlap, and an elevation model that is warped tile by tile takes longer than a network
         with closing(
             predict_scene(predictor, reader, tile=data.tile_size, overlap=OVERLAP, batch_size=data.batch_size, drop=data.drop)
         ) as bands:
@@ -140,6 +141,7 @@ def _predicted(predictor: Predictor, data: LandslideDataModule, reader: SceneRea
         for row in range(0, shape[0], step):
             mask = reader.layers(row, 0, min(step, shape[0] - row), shape[1]).mask
             label[row : row + step] = np.where(mask == NO_IMAGE, IGNORE, mask)
+        reader.forget()
         yield probability, label, seconds
 
 

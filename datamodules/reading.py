@@ -157,6 +157,10 @@ class SceneReader:
         self.close()
         return size if self._kept is not None else 0
 
+    def forget(self) -> None:
+        """Let go what is held in memory; windows come from the files again."""
+        self._kept = None
+
     def image(self, row: int, column: int, height: int, width: int) -> tuple[Array, Array | None]:
         """Image values (height, width, C), and where it has no data: bool (height, width), or None if it has data everywhere."""
         if self._kept is not None:

@@ -8,7 +8,6 @@ In a process of its own: the answer needs torch and the whole zoo, a gigabyte th
 import dataclasses
 import inspect
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,31 +18,29 @@ from jsonargparse import ArgumentError, ArgumentParser
 from benchmarks.auditing import prepare
 from benchmarks.composing import near
 from benchmarks.dataset import Portion
+from benchmarks.launchers.nursery import Nursery
 from benchmarks.suite import RESERVED_SETTINGS, RunSpec
 from datamodules.errors import UserError, exit_with
 
 
-def check_in_child(specs: Sequence[RunSpec], portions: Sequence[Portion] = ()) -> None:
+def check_in_child(nursery: Nursery, specs: Sequence[RunSpec], portions: Sequence[Portion] = ()) -> None:
     """`check_specs`, then `auditing.prepare`, in a process of its own.
 
     Args:
+        nursery: Forks it.
         specs: What is to be run.
         portions: What it will read; none for a check of the settings alone.
 
     Raises:
         UserError: Names row, field and remedy.
     """
-    command = [sys.executable, "-m", "benchmarks.checking"]
-    done = subprocess.run(  # noqa: S603 - our own module
-        command,
-        input=json.dumps({"specs": [spec.to_dict() for spec in specs], "portions": [plain(portion) for portion in portions]}),
-        text=True,
-        capture_output=True,
-        check=False,
+    code, said = nursery.ask(
+        "benchmarks.checking",
+        json.dumps({"specs": [spec.to_dict() for spec in specs], "portions": [plain(portion) for portion in portions]}),
     )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"`{' '.join(command)}` ended with {done.returncode}"]
-        raise UserError(lines[-1].removeprefix("error: "), exit_code=done.returncode)
+    if code:
+        lines = said.strip().splitlines() or [f"the check of the suite ended with {code}"]
+        raise UserError(lines[-1].removeprefix("error: "), exit_code=code)
 
 
 def plain(portion: Portion) -> dict[str, Any]:

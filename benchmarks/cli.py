@@ -13,6 +13,7 @@ from benchmarks.atomic import write_text
 from benchmarks.auditing import refuse_leaks
 from benchmarks.checking import check_in_child
 from benchmarks.launchers import Launcher
+from benchmarks.launchers.nursery import Nursery
 from benchmarks.launchers.options import add_launcher_options, launcher_of, run_arguments
 from benchmarks.loggers import LoggerOptions, add_logger_arguments, require_server
 from benchmarks.loggers.syncing import sync_suite, sync_table
@@ -126,13 +127,14 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
         print(f"all {len(specs)} runs of {suite.name} are finished; nothing to do")
     else:
         portions = portions_of(waiting, root, places)
-        check_in_child(specs, portions)
-        for leak in refuse_leaks(portions, allow=options.allow_leaks):
-            print(f"LEAK, allowed by --allow-leaks: {leak}")
-        if _logging(options).wandb == "online":
-            require_server()
-        launcher = launcher_of(options, places.work)
-        run_suite(specs, root, places, launcher, options=_run_arguments(suite, options, launcher))
+        with Nursery() as nursery:
+            check_in_child(nursery, specs, portions)
+            for leak in refuse_leaks(portions, allow=options.allow_leaks):
+                print(f"LEAK, allowed by --allow-leaks: {leak}")
+            if _logging(options).wandb == "online":
+                require_server()
+            launcher = launcher_of(options, places.work, nursery)
+            run_suite(specs, root, places, launcher, options=_run_arguments(suite, options, launcher))
     return _report(suite, places)
 
 
@@ -148,8 +150,9 @@ def _logging(options: Any) -> LoggerOptions:  # noqa: ANN401 - as above
 def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
     records = load_records(places.records)
     specs, root = keyed_plan(suite, places, seeds=options.seeds, only_folds=options.fold)
-    check_in_child(specs)
-    launcher = launcher_of(options, places.work)
+    with Nursery() as nursery:
+        check_in_child(nursery, specs)
+        launcher = launcher_of(options, places.work, nursery)
     if root is None:
         print("# the synthetic data do not exist yet, so the keys below are provisional")
     for spec in specs:

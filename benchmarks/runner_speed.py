@@ -2,9 +2,10 @@
 
     python -m benchmarks.runner_speed [--runs 12 --steps 20]
 
-The overhead is the time of `zoo-bench run` from its first import to its report, one run at a time, over the sum of what the processes of its
-runs took. The start-up is that of one run of the same suite, from the start of its process to its first batch, with its parts; imports
-are shown by package, each with what it takes itself. Wall time is what counts on a quiet machine, processor time on a busy one.
+The overhead is the time of `zoo-bench run` from its first import to its report, one run at a time, over what the processes of its runs took
+and the imports that are done once for all of them. The start-up is that of one run of the same suite, from the request for its process
+to its first batch, with its parts: forked, as a suite starts it, and by itself. Imports are shown by package, each with what it takes
+itself. All times are wall time: measure on a quiet machine.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import importlib
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from benchmarks.launchers.nursery import PRELOADED, Nursery
 from datamodules.errors import UserError, exit_with
 
 OVERHEAD_BAR: Final = 0.05
@@ -61,16 +62,24 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         suite = Path(folder) / "runner_speed.yaml"
         suite.write_text(SUITE.format(steps=options.steps, seeds=list(range(options.runs))), encoding="utf-8")
-        overhead, root = _overhead(suite, Path(folder))
-        startup = _startup(next(Path(folder).glob("runner_speed/*/spec.json")), root)
+        with Nursery() as nursery:
+            first, second = (_timed(lambda: nursery.ask("benchmarks.launchers.gpus")) for _ in range(2))
+            overhead, root = _overhead(suite, Path(folder), first - second)
+            startup = _startup(nursery, next(Path(folder).glob("runner_speed/*/spec.json")), root)
     return int(overhead > OVERHEAD_BAR or startup > STARTUP_BAR_SECONDS)
 
 
-def _overhead(suite_file: Path, runs: Path) -> tuple[float, Path]:
+def _timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def _overhead(suite_file: Path, runs: Path, preloading: float) -> tuple[float, Path]:
     """Its share of the wall time, and the folder of the data."""
     began = time.perf_counter()
     from benchmarks import cli  # noqa: PLC0415 - its imports are part of what a suite costs
-    from benchmarks.launchers import Ended, Started  # noqa: PLC0415
+    from benchmarks.launchers import Ended  # noqa: PLC0415
     from benchmarks.launchers.local import LocalLauncher  # noqa: PLC0415
     from benchmarks.runner import Places, keyed_plan  # noqa: PLC0415
     from benchmarks.suite import load_suite  # noqa: PLC0415
@@ -80,79 +89,73 @@ def _overhead(suite_file: Path, runs: Path) -> tuple[float, Path]:
     _, root = keyed_plan(suite, Places(runs, suite.name), make_data=True)  # the data are no part of it
     assert root is not None
     local: Any = LocalLauncher
-    execute, seconds, checks = LocalLauncher.execute, list[float](), list[float]()
+    execute, seconds = LocalLauncher.execute, list[float]()
 
     def timed(launcher: LocalLauncher, jobs: Any) -> Iterator[Any]:  # noqa: ANN401 - as `execute`
         for event in execute(launcher, jobs):
-            if isinstance(event, Started) and not checks:
-                checks.append(_processor_of_children())
             if isinstance(event, Ended):
                 seconds.append(event.seconds)
             yield event
 
     local.execute = timed
-    before, began = _processor_of_children(), time.perf_counter()
+    began = time.perf_counter()
     code = cli.main(["run", str(suite_file), "--runs", str(runs), "--max-parallel", "1", "--allow-leaks"])
     wall = imported + time.perf_counter() - began
     if code or not seconds:
         raise UserError("the suite did not run", "see what it says above", file=suite_file)
-    of_runs, beside = _processor_of_children() - checks[0], checks[0] - before + time.process_time()
-    share = wall / sum(seconds) - 1
-    print(f"{len(seconds)} runs | wall: {sum(seconds):.1f} s in their processes, {wall - sum(seconds):.1f} s beside, overhead {share:.1%}")
-    print(f"processor: {of_runs:.1f} s and {beside:.1f} s, {beside / of_runs:.1%} (bar {OVERHEAD_BAR:.0%} of wall)\n")
+    own = sum(seconds)
+    share = wall / (own + preloading) - 1
+    print(
+        f"{len(seconds)} runs, {wall:.1f} s: {own:.1f} in their processes, {preloading:.1f} of imports for all of them together, ", end=""
+    )
+    print(
+        f"{wall - own - preloading:.1f} beside; overhead {share:.1%} (bar {OVERHEAD_BAR:.0%}), or {wall / own - 1:.1%} with the imports\n"
+    )
     return share, root
 
 
-def _processor_of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _startup(spec: Path, root: Path) -> float:
-    total: dict[str, tuple[float, float]] = json.loads(_child(spec, root).stdout.splitlines()[-1])
-    print("| until the first batch | wall [s] | processor [s] |\n|---|---:|---:|")
-    for name, (wall, processor) in total.items():
-        print(f"| {name} | {wall:.2f} | {processor:.2f} |")
+def _startup(nursery: Nursery, spec: Path, root: Path) -> float:
+    forked, alone = (_parts(start, spec, root) for start in (nursery, Nursery(forks=False)))
+    print("| until the first batch [s] | forked | by itself |\n|---|---:|---:|")
+    for name in alone:
+        print(f"| {name} | {forked[name]:.2f} | {alone[name]:.2f} |")
+    report = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-X", "importtime", "-c", f"import {', '.join(PRELOADED)}"], capture_output=True, text=True, check=True
+    ).stderr
     packages = Counter[str]()
-    for microseconds, module in re.findall(
-        r"^import time:\s*(\d+) \|\s*\d+ \|\s*(\S+)", _child(spec, root, "-X", "importtime").stderr, re.MULTILINE
-    ):
+    for microseconds, module in re.findall(r"^import time:\s*(\d+) \|\s*\d+ \|\s*(\S+)", report, re.MULTILINE):
         packages[module.partition(".")[0]] += int(microseconds)
     shown = packages.most_common(PACKAGES_SHOWN)
-    print(
-        "\nimports by package [s of wall, under -X importtime]: "
-        + ", ".join(f"{name} {microseconds / 1e6:.2f}" for name, microseconds in shown)
-    )
-    wall = total["total"][0]
-    print(f"start-up {wall:.1f} s (bar {STARTUP_BAR_SECONDS:.0f} s)")
-    return wall
+    print("\nimports by package [s, under -X importtime]: ", end="")
+    print(", ".join(f"{name} {microseconds / 1e6:.2f}" for name, microseconds in shown))
+    print(f"start-up {forked['total']:.1f} s (bar {STARTUP_BAR_SECONDS:.0f} s); by itself {alone['total']:.1f} s")
+    return forked["total"]
 
 
-def _child(spec: Path, root: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    work = spec.parent.parent / f"first_batch{len(flags)}"
-    work.mkdir()
-    copy = work / "spec.json"
+def _parts(start: Nursery, spec: Path, root: Path) -> dict[str, float]:
+    work = Path(tempfile.mkdtemp(prefix="first_batch", dir=spec.parent.parent))
+    copy, log = work / "spec.json", work / "log.txt"
     copy.write_bytes(spec.read_bytes())
-    command = [sys.executable, *flags, "-m", "benchmarks.runner_speed", "--first-batch", str(copy), str(root), str(time.monotonic())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"})  # noqa: S603 - this module
-    if done.returncode:
-        raise UserError("a run did not reach its first batch", (done.stderr.strip().splitlines() or ["it says nothing"])[-1])
-    return done
+    command = [sys.executable, "-m", "benchmarks.runner_speed", "--first-batch", str(copy), str(root), str(time.monotonic())]
+    code = start.start(command, environment={**os.environ, "PYTHONUNBUFFERED": "1"}, folder=Path.cwd(), output=log).wait()
+    lines = log.read_text(encoding="utf-8").strip().splitlines() or ["it says nothing"]
+    if code:
+        raise UserError("a run did not reach its first batch", lines[-1])
+    return dict(json.loads(lines[-1]))
 
 
 def _to_first_batch(spec: str, root: str, began: str) -> NoReturn:
     """A run that tells at its first batch how it came there, and ends."""
-    parts: dict[str, tuple[float, float]] = {}
+    parts: dict[str, float] = {}
 
-    def now() -> tuple[float, float]:
-        return time.monotonic() - float(began), time.process_time()
+    def now() -> float:
+        return time.monotonic() - float(began)
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the call takes and gives
             before = now()
             result = call(*args, **kwargs)
-            so_far = parts.get(name, (0.0, 0.0))
-            parts[name] = (so_far[0] + now()[0] - before[0], so_far[1] + now()[1] - before[1])
+            parts[name] = parts.get(name, 0.0) + now() - before
             return result
 
         return wrapped
@@ -161,12 +164,11 @@ def _to_first_batch(spec: str, root: str, began: str) -> NoReturn:
     clock: Any = importlib.import_module("benchmarks.callbacks").Clock
     data: Any = importlib.import_module("datamodules.landslide").LandslideDataModule
 
-    parts["imports"] = now()
+    parts["process and imports"] = now()
 
     def tell(*_: object) -> NoReturn:
         total = now()
-        rest = tuple(total[index] - sum(part[index] for part in parts.values()) for index in (0, 1))
-        print(json.dumps({**parts, "the rest: trainer, first batch": rest, "total": total}), flush=True)
+        print(json.dumps({**parts, "the rest: trainer, first batch": total - sum(parts.values()), "total": total}), flush=True)
         os._exit(0)  # what a run does at its end is not asked here
 
     run.make_loggers = timed("loggers", run.make_loggers)

@@ -1,18 +1,27 @@
-"""Runs on this machine: one subprocess a run, in slots of CPU cores or GPUs."""
+"""Runs on this machine: one process a run, in slots of CPU cores or GPUs."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.launchers import Attempt, Ended, Job, Launcher, Share, Started
+from benchmarks.launchers.gpus import COUNTED
+from benchmarks.launchers.nursery import Nursery
 from benchmarks.launchers.process import Process, end_all, inherited
 from datamodules.errors import UserError
 
 
-def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Ids of the GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch  # noqa: PLC0415 - seconds to import, and only a suite with something to run gets here
+def visible_gpus(nursery: Nursery, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Ids of the GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them.
 
-    count = torch.cuda.device_count()
+    Args:
+        nursery: Forks the process that counts them, since the runner does without torch.
+        environment: Of this process.
+    """
+    code, said = nursery.ask("benchmarks.launchers.gpus")
+    told = [line.removeprefix(COUNTED) for line in said.splitlines() if line.startswith(COUNTED)]
+    if code or not told:
+        raise UserError(f"the GPUs cannot be counted: {(said.strip().splitlines() or ['no word why'])[-1]}")
+    count = int(told[0])
     named = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return named[:count] if named else [str(index) for index in range(count)]
 
@@ -50,6 +59,7 @@ class LocalLauncher(Launcher):
         threads: Of each process; default an equal share of the cores.
         timeout_seconds: A run that takes longer is ended and counts as failed.
         retries: As in `Launcher`.
+        nursery: Forks the processes; None: each is started by itself.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class LocalLauncher(Launcher):
         threads: int | None = None,
         timeout_seconds: float | None = None,
         retries: int = 0,
+        nursery: Nursery | None = None,
     ) -> None:
         cores = cores or usable_cores()
         if gpus and devices_per_run > len(gpus):
@@ -77,7 +88,7 @@ class LocalLauncher(Launcher):
             timeout_seconds=timeout_seconds,
         )
         super().__init__(share, at_once=self.num_slots, retries=retries)
-        self._free = list(range(self.num_slots))
+        self._free, self._nursery = list(range(self.num_slots)), nursery
         self._gpus = (
             [",".join(gpus[slot * devices_per_run : (slot + 1) * devices_per_run]) for slot in range(self.num_slots)] if gpus else []
         )
@@ -90,7 +101,7 @@ class LocalLauncher(Launcher):
         """Start a process in a free slot for each."""
         for job in jobs:
             slot = self._free.pop(0)
-            yield _InSlot(Process(job, self.share, self.environment(slot)), slot, self._free)
+            yield _InSlot(Process(job, self.share, self.environment(slot), nursery=self._nursery), slot, self._free)
 
     def end(self, attempts: Sequence[Attempt]) -> None:
         """End them all within one time of grace."""

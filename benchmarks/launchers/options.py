@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 
 from benchmarks.launchers import Launcher, Share
 from benchmarks.launchers.local import LocalLauncher, usable_cores, visible_gpus
+from benchmarks.launchers.nursery import Nursery
 from datamodules.errors import UserError
 
 LAUNCHERS: Final = ("local", "ray", "slurm")
@@ -45,12 +46,13 @@ def add_launcher_options(parser: ArgumentParser) -> None:
     )
 
 
-def launcher_of(options: Any, work: Path) -> Launcher:  # noqa: ANN401 - jsonargparse's namespace
+def launcher_of(options: Any, work: Path, nursery: Nursery) -> Launcher:  # noqa: ANN401 - jsonargparse's namespace
     """The launcher that the options ask for.
 
     Args:
         options: Parsed.
         work: Working folder of the suite.
+        nursery: Forks the processes of a launcher that works on this machine; others end it.
 
     Raises:
         UserError: An option is wrong or belongs to another launcher, or an extra is missing.
@@ -80,6 +82,8 @@ def launcher_of(options: Any, work: Path) -> Launcher:  # noqa: ANN401 - jsonarg
         "timeout_seconds": None if options.timeout_minutes is None else options.timeout_minutes * 60,
         "retries": options.retries,
     }
+    if name != "local":
+        nursery.close()  # its memory is of no use while others work
     if name == "ray":
         from benchmarks.launchers.ray import RayLauncher  # noqa: PLC0415 - an extra
 
@@ -90,7 +94,7 @@ def launcher_of(options: Any, work: Path) -> Launcher:  # noqa: ANN401 - jsonarg
 
         threads = options.threads or SLURM_THREADS
         return SlurmLauncher(work / "slurm", options=_pairs(options.slurm), num_nodes=options.num_nodes, threads=threads, **common)
-    return LocalLauncher(gpus=visible_gpus(), cores=usable_cores(), threads=options.threads, **common)
+    return LocalLauncher(gpus=visible_gpus(nursery), cores=usable_cores(), threads=options.threads, nursery=nursery, **common)
 
 
 def run_arguments(share: Share, *, num_workers: int | None, cache_dir: str | None, pictures: bool) -> list[str]:

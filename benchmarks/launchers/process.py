@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.launchers import ATTEMPT, Ended, Job, Share
+from benchmarks.launchers.nursery import Child, Nursery
 
 POLL_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 10.0
@@ -38,9 +39,19 @@ class Process:
         announce: Write a line into the log that tells attempts apart.
         group: Process group of this session that it joins; None: a session of its own, so that Ctrl-C reaches the runner alone, which then
             ends the whole group, loader workers included.
+        nursery: Forks the process, which makes a session of its own needless; None: it is started by itself.
     """
 
-    def __init__(self, job: Job, share: Share, environment: Mapping[str, str], *, announce: bool = True, group: int | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        share: Share,
+        environment: Mapping[str, str],
+        *,
+        announce: bool = True,
+        group: int | None = None,
+        nursery: Nursery | None = None,
+    ) -> None:
         self.job = job
         self._timeout_seconds, self._timed_out = share.timeout_seconds, False
         log_path = job.folder / job.log
@@ -50,15 +61,20 @@ class Process:
             if announce:
                 log.write(f"{ATTEMPT}{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
                 log.flush()
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                share.granted(job.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=job.folder,
-                env={**environment, **share.environment(), **job.environment},
-                start_new_session=group is None,
-                process_group=group,
+            command, variables = share.granted(job.command), {**environment, **share.environment(), **job.environment}
+            self._process: Child = (
+                nursery.start(command, environment=variables, folder=job.folder, output=job.log)
+                if nursery is not None
+                else subprocess.Popen(  # noqa: S603 - our own command
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=job.folder,
+                    env=variables,
+                    start_new_session=group is None,
+                    process_group=group,
+                )
             )
         self._group = self._process.pid if group is None else group
         self._began = time.monotonic()

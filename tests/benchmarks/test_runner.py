@@ -17,6 +17,7 @@ from benchmarks.composing import SUITES
 from benchmarks.environment import ENVIRONMENT
 from benchmarks.failures import last_error_line
 from benchmarks.launchers.local import LocalLauncher, visible_gpus
+from benchmarks.launchers.nursery import Nursery
 from benchmarks.record import load_records
 from benchmarks.runner import Places, state_of
 from benchmarks.suite import load_suite, plan
@@ -174,10 +175,32 @@ def test_slots_share_cores_and_gpus(places):
             LocalLauncher(cores=2, **wrong)
 
 
-def test_only_visible_gpus_are_used(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert visible_gpus({}) == ["0", "1"]
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3, 5"}) == ["3", "5"]
+class Answering(Nursery):
+    """Gives an answer that is known beforehand."""
+
+    def __init__(self, code, said):
+        super().__init__(forks=False)
+        self.answer = code, said
+
+    def ask(self, module, text=""):
+        assert (module, text) == ("benchmarks.launchers.gpus", "")
+        return self.answer
+
+
+def test_only_visible_gpus_are_used():
+    two = Answering(0, "a warning\nGPUs: 2\nanother\n")
+    assert visible_gpus(two, {}) == ["0", "1"]
+    assert visible_gpus(two, {"CUDA_VISIBLE_DEVICES": "3, 5"}) == ["3", "5"]
+    for broken in (Answering(1, "Traceback\nOSError: no driver\n"), Answering(-9, "")):
+        with pytest.raises(UserError, match="cannot be counted"):
+            visible_gpus(broken, {})
+
+
+@pytest.mark.slow
+def test_gpus_are_counted_in_a_process_of_their_own():
+    import torch
+
+    assert len(visible_gpus(Nursery(forks=False), {})) == torch.cuda.device_count()
 
 
 def test_a_run_gets_its_threads(places):
@@ -235,9 +258,10 @@ def test_what_no_method_or_data_module_takes_is_refused_before_anything_starts(c
 
 @pytest.mark.slow
 def test_the_runner_asks_a_child_and_passes_its_answer_on():
-    check_in_child([spec("deeplab")])
-    with pytest.raises(UserError, match=r"row deeplab.*did you mean deeplab") as caught:
-        check_in_child([dataclasses.replace(spec("deeplab"), method="deplab")])
+    with Nursery() as nursery:
+        check_in_child(nursery, [spec("deeplab")])
+        with pytest.raises(UserError, match=r"row deeplab.*did you mean deeplab") as caught:
+            check_in_child(nursery, [dataclasses.replace(spec("deeplab"), method="deplab")])
     assert caught.value.exit_code == 2
 
 

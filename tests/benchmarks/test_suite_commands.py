@@ -46,8 +46,8 @@ def root(tmp_path):
 def call(root, tmp_path, monkeypatch):
     """The command line; returns what would have been run."""
     ran = []
-    monkeypatch.setattr(cli, "check_in_child", lambda specs, portions=(): prepare(portions))
-    monkeypatch.setattr("benchmarks.launchers.options.visible_gpus", list)
+    monkeypatch.setattr(cli, "check_in_child", lambda nursery, specs, portions=(): prepare(portions))
+    monkeypatch.setattr("benchmarks.launchers.options.visible_gpus", lambda nursery: [])
     monkeypatch.setattr("benchmarks.launchers.options.usable_cores", lambda: 1)
     monkeypatch.setattr(cli, "run_suite", lambda specs, *arguments, **options: ran.extend(specs))
     monkeypatch.setattr(cli, "_report", lambda *arguments: 0)

@@ -198,7 +198,8 @@ def test_the_largest_tiles_of_many_rows_stay_under_eight_megabytes(made, monkeyp
 @pytest.mark.parametrize("pictures", [True, False])
 def test_no_run_keeps_a_picture_that_the_suite_forbids(tmp_path, capsys, monkeypatch, pictures):
     """As the commands of the runs say it, which are all that a run is told."""
-    monkeypatch.setattr("benchmarks.cli.check_in_child", lambda specs: None)
+    monkeypatch.setattr("benchmarks.cli.check_in_child", lambda nursery, specs: None)
+    monkeypatch.setattr("benchmarks.launchers.options.visible_gpus", lambda nursery: [])
     content = SUITE.replace("root: set", f"root: {tmp_path}, pictures: {str(pictures).lower()}")
     (tmp_path / "looked_at.yaml").write_text(content)
     monkeypatch.setattr("benchmarks.runner.fingerprint", lambda root, cache: "f")

@@ -27,6 +27,14 @@ OF_CLASS: Final = re.compile(r"object_recall_(coverage[\d.]+)_((\d+)(?:-\d+m2|m2
 """Recall of a class of area: rule, class, its lower end."""
 
 
+def area_label(of_class: str) -> str:
+    """A class of area as it is read: `1000-10000m2` is `1,000 to 10,000 m²`, `1000000m2-` is `from 1,000,000 m²`."""
+    low, _, high = of_class.replace("m2", "").partition("-")
+    if not high:
+        return f"from {int(low):,} m²"
+    return f"{int(low):,} to {int(high):,} m²" if int(low) else f"below {int(high):,} m²"
+
+
 def objects_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and lines of outlines and objects; no lines where no record was scored by whole scenes."""
     rows, names = _names(report)
@@ -48,7 +56,7 @@ def areas_table(report: Report) -> tuple[str, list[str], list[list[str]]]:
     if not known:
         return "", [], []
     total = next((quantity(row.score("objects").mean) for row in rows if not math.isnan(row.score("objects").mean)), NOTHING)
-    header = ["name", *(f"{of_class.replace('m2', ' m2').strip()}" for _, _, of_class, _ in known)]
+    header = ["name", *(area_label(of_class) for _, _, of_class, _ in known)]
     lines = [[row.spec.name, *(number(row.score(name).mean) for *_, name in known)] for row in rows]
     return f"Recall by area of the landslide (`{known[0][1]}`; {total} labelled objects):", header, lines
 

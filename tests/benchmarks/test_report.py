@@ -315,7 +315,7 @@ def test_outlines_and_objects_are_shown_where_a_record_has_them(suite, records):
     assert "| name | seeds | outline F1, 10m | object F1, iou0.5 | object R, coverage0.5 |" in lines
     assert "| image | 3 | 0.400 ± 0.200 | 0.500 ± 0.000 | 0.250 ± 0.000 |" in lines
     assert "Recall by area of the landslide (`coverage0.5`; 7 labelled objects):" in lines
-    assert "| name | 10000-100000 m2 |" in lines, "a class without objects has no column"
+    assert "| name | 10,000 to 100,000 m² |" in lines, "a class without objects has no column"
     assert "| image | 0.400 |" in lines
 
 

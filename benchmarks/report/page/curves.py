@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.report.objects import OF_CLASS
+from benchmarks.report.objects import OF_CLASS, area_label
 from benchmarks.report.page.charts import NUM_COLOURS, Plot
 from benchmarks.report.page.elements import METRIC, NUM_BINS, Counts, figure, name_of
 from benchmarks.report.rows import Report, Row, fold_and_seed
@@ -96,7 +96,7 @@ def _by_area(rows: Sequence[Row]) -> str:
     classes = [item for item in classes if any(not math.isnan(row.score(item[2]).mean) for row in rows)]
     if not classes:
         return ""
-    labels = [of_class.replace("m2", " m2").strip() for _, of_class, _ in classes]
+    labels = [area_label(of_class) for _, of_class, _ in classes]
     plot = Plot("Recall by area", "area of the landslide", "recall", (-0.5, len(classes) - 0.5), categories=labels)
     for index, row in enumerate(rows):
         means = [(float(place), row.score(name).mean) for place, (_, _, name) in enumerate(classes)]

@@ -26,6 +26,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best_score: float | None = None
+        self._seen: dict[Path, dict[str, float]] = {}
 
     @property
     def best(self) -> Path:
@@ -42,11 +43,17 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         score = float(trainer.callback_metrics["val/iou_landslide"])
+        self._seen = {self.last: {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}}
         # The first validation is always kept, even a NaN: there must be something to test. All ranks see the same score and decide alike.
         if self.best_score is None or score > self.best_score:
             self.best_score = -math.inf if math.isnan(score) else score
             trainer.save_checkpoint(self.best, weights_only=True)
+            self._seen[self.best] = self._seen[self.last]
         trainer.save_checkpoint(self.last)
+
+    def scores(self, path: Path) -> dict[str, float] | None:
+        """What validation gave for the weights of a file, if they are those that training has just ended with; else None."""
+        return self._seen.get(path)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""

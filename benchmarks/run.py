@@ -189,8 +189,11 @@ def train_and_test(
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     steps, train_seconds = trainer.global_step, clock.train_seconds
     chosen = checkpoints.best if budget["select"] == "best" else checkpoints.last
-    # Validation of the chosen weights sets their threshold; the test must not see any other.
-    (val_logged,) = trainer.validate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    # Validation of the chosen weights sets their threshold; the test must not see any other. Where training has ended with them, they are in
+    # place and validated.
+    val_logged = (
+        checkpoints.scores(chosen) or trainer.validate(model, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)[0]
+    )
     # Windows say what a method scores beside pixels; pixels, outlines and objects are those of whole scenes.
     (test_logged,) = trainer.test(model, datamodule=data, verbose=False) if model.auxiliary else ({},)
     data.setup("test")

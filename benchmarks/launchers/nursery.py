@@ -29,8 +29,8 @@ from typing import Any, Final, NoReturn, Protocol, Self
 
 from benchmarks.launchers import THREAD_VARIABLES
 
-PRELOADED: Final = ("benchmarks.run", "benchmarks.checking", "albumentations", "wandb")
-"""What a run imports sooner or later."""
+PRELOADED: Final = ("benchmarks.run", "benchmarks.checking", "albumentations", "wandb.apis.public")
+"""What a run imports sooner or later; the last one by wandb, when it starts a run."""
 POLL_SECONDS: Final = 0.05
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,6 +143,30 @@ def test_an_interrupted_run_continues_from_its_last_checkpoint_to_the_same_score
     assert validations[:4] == [2, 4, 6, 6], "the last checkpoint was that of step 4"
     assert same(whole, continued)
     assert continued[0].cost["steps"] == 6
+
+
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_what_training_has_just_validated_is_not_validated_again(execute, monkeypatch, select):
+    """But where it is, because an earlier process ended the training, or an earlier validation was the best, nothing changes."""
+    budget = {**BUDGET, "validate_every": 6, "select": select}
+    validated, validate = [], run_module.L.Trainer.validate
+    monkeypatch.setattr(run_module.L.Trainer, "validate", lambda *args, **kwargs: validated.append(1) or validate(*args, **kwargs))
+    first = execute("once", budget=budget)
+    assert not validated
+    monkeypatch.setattr(run_module.Checkpoints, "scores", lambda self, path: None)
+    assert same(first, execute("again", budget=budget))
+    assert len(validated) == 1
+
+
+def test_only_weights_that_training_ends_with_count_as_validated(tmp_path):
+    checkpoints = run_module.Checkpoints(tmp_path)
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=False, save_checkpoint=lambda path, weights_only=False: None)
+    assert checkpoints.scores(checkpoints.last) is None, "nothing was validated"
+    for score, best_is_last in ((0.3, True), (0.2, False), (0.3, False), (0.4, True)):
+        trainer.callback_metrics = {"val/iou_landslide": torch.tensor(score, dtype=torch.float64), "train/loss": torch.tensor(1.0)}
+        checkpoints.on_validation_end(trainer, None)
+        assert checkpoints.scores(checkpoints.last) == {"val/iou_landslide": score}
+        assert checkpoints.scores(checkpoints.best) == ({"val/iou_landslide": score} if best_is_last else None)
 
 
 def test_other_code_starts_afresh(execute, tmp_path, capsys):

@@ -139,6 +139,7 @@ def write_cog(raw: Path, grid: Grid, layer: Layer, tags: Mapping[str, str], path
         "blocksize": _BLOCK,
         "compress": "deflate",
         "predictor": "yes",
+        "level": 3,  # against the default of 6: less than half of the time for probabilities that are 4 % larger
         "overviews": "auto",
         "overview_resampling": layer.overviews,
         "bigtiff": "if_safer",

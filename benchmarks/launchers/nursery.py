@@ -138,7 +138,7 @@ class Nursery:
         self._forks, self._preloaded = forks, preloaded
         self._process: subprocess.Popen[bytes] | None = None
         self._line: _Line | None = None
-        self._codes = dict[int, int]()
+        self._codes = dict[int, int | None]()  # of each process that it forked
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +157,8 @@ class Nursery:
             self._process.kill()
             self._process.wait()
         self._process = self._line = None
+        for pid, known in self._codes.items():
+            self._codes[pid] = -signal.SIGKILL if known is None else known  # nobody will ever know
         return code
 
     def start(
@@ -203,16 +205,13 @@ class Nursery:
             return code, output.read_text(encoding="utf-8", errors="replace")
 
     def code_of(self, pid: int) -> int | None:
-        """The exit code of a forked process; None while it runs.
-
-        Where the nursery itself is gone nobody will ever know, so it counts as killed, and whoever asks kills it.
-        """
+        """The exit code of a forked process; None while it runs. Where the nursery is gone it counts as killed, and whoever asks kills it."""
         try:
             while self._line is not None and (answer := self._line.receive(0)) is not None:
                 self._codes[answer["pid"]] = answer["code"]
         except EOFError:
             print(f"the process that forks runs is gone (exit code {self.close()}), and what it forked is tried again", file=sys.stderr)
-        return self._codes.get(pid, None if self._line is not None else -signal.SIGKILL)
+        return self._codes[pid]
 
     def _fork(self, request: _Request) -> int | None:
         """The number of the new process; None if there is no nursery to be had, so that the process itself will show why."""
@@ -221,14 +220,16 @@ class Nursery:
             line.send(asdict(request))
             while "code" in (answer := line.receive() or {}):
                 self._codes[answer["pid"]] = answer["code"]
-            line.send({"kept": answer["pid"]})
-            return int(answer["pid"])
+            pid = int(answer["pid"])
+            line.send({"kept": pid})
         except (EOFError, OSError):
             print(f"the process that forks runs is gone (exit code {self.close()}), and this one imports for itself", file=sys.stderr)
             return None
         except BaseException:
             self.close()  # interrupted: what is forked and not kept is killed
             raise
+        self._codes[pid] = None
+        return pid
 
     def _open(self) -> _Line:
         ours, theirs = socket.socketpair()

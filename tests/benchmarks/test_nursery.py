@@ -101,14 +101,18 @@ def test_what_is_asked_is_answered(nursery, place):
     assert "no.such" in said
 
 
-def test_a_nursery_that_is_killed_gives_its_processes_up_and_a_new_one_follows(nursery, place, capfd):
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_nursery_that_is_killed_gives_its_processes_up_and_a_new_one_follows(nursery, place, capfd, asked_before):
     sleeping = started(nursery, place, "sleeper", "60")
     wait_for((place / "began").is_file)
     os.kill(nursery._process.pid, signal.SIGKILL)
-    wait_for(lambda: sleeping.poll() == -signal.SIGKILL)
-    os.killpg(sleeping.pid, signal.SIGKILL)  # as `Process` does
-    assert "is gone (exit code -9)" in capfd.readouterr().err
+    if asked_before:
+        wait_for(lambda: sleeping.poll() == -signal.SIGKILL)
     assert started(nursery, place, "probe", "one").wait(20) == 1
+    assert "is gone (exit code -9)" in capfd.readouterr().err
+    assert sleeping.poll() == -signal.SIGKILL
+    os.killpg(sleeping.pid, signal.SIGKILL)  # as `Process` does
+    assert started(nursery, place, "probe", log="another.txt").wait(20) == 0
 
 
 def test_a_nursery_that_cannot_begin_says_so_and_processes_start_by_themselves(place, capfd):

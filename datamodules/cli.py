@@ -4,9 +4,13 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from datamodules.errors import UserError, exit_with
 from datamodules.label_rules import CERTAINTY, LabelRules, Weight
+
+LARGEST_SHARE: Final = 0.5
+"""Of the landslide pixels of a split in one landslide, from which on the split is told to be of that landslide."""
 
 
 def run() -> None:
@@ -252,9 +256,16 @@ def _split(options: argparse.Namespace) -> int:
         rules=_rules(options),
     )
     for entry in summary:
-        parts = (f"{role} {entry[role]['labelled']:,} px, {entry[role]['landslide']:,} landslide" for role in ("train", "val", "test"))
+        parts = (
+            f"{role} {entry[role]['labelled']:,} px, {entry[role]['landslide']:,} landslide in {entry[role]['landslides']:,}"
+            for role in ("train", "val", "test")
+        )
         ignored = f"; {entry['landslides_ignored']} of {entry['landslides']} landslides ignored" if "landslides" in entry else ""
         print(f"fold {entry['fold']}: {'; '.join(parts)}{ignored}")
+        for role in ("val", "test"):
+            if entry[role]["largest"] > LARGEST_SHARE * entry[role]["landslide"]:
+                share = entry[role]["largest"] / entry[role]["landslide"]
+                print(f"  note: one landslide holds {share:.0%} of the landslide pixels of {role}, so scores there are mostly its own")
     print(f"{len(summary)} manifests in {options.out}/foldN/scenes.csv")
     return 0
 

@@ -1,4 +1,4 @@
-"""Dealing units (scenes, blocks) to folds so that each fold has its share of the landslides and of the labelled pixels."""
+"""Dealing units (scenes, blocks) to folds so that each fold has its share of the landslides, of their pixels and of the labelled pixels."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ def balanced_folds(sizes: Array, folds: int, seed: int) -> Array:
     """Deal units to folds so that each fold has its share of every quantity: the largest first, each to where it raises the imbalance least.
 
     Args:
-        sizes: float (units, quantities), such as landslide and labelled pixels; not negative.
+        sizes: float (units, quantities), such as labelled pixels, landslide pixels and landslides; not negative.
         folds: Number of folds.
         seed: Decides the order among units of one size.
 

@@ -54,8 +54,14 @@ def split_by_scene(
         UserError: Too few units, an empty value, or a landslide in scenes that the column sets apart.
     """
     scenes = [one.reader.scene for one in surveys]
+    landslide, holder = _landslides(surveys)
+    pieces = [np.bincount(one.piece_blocks[:, 0], one.piece_blocks[:, 3], len(one.boxes)) for one in surveys]
+    pixels_of = np.bincount(landslide, np.concatenate(pieces))
+    # Pixels alone would let one large landslide be all that a split has.
+    held = np.array([len(np.unique(landslide[holder == number])) for number in range(len(surveys))])
     counts = np.array([[sum(one.labelled.values()), one.piece_blocks[:, 3].sum()] for one in surveys], dtype=np.float64)
-    shared = _sharing(surveys)
+    counts = np.column_stack([counts, held])
+    shared = _sharing(landslide, holder)
     column = "region" if by == "region" else column
     together = np.concatenate([shared, copied_pairs([one.reader for one in surveys])]) if copies_together else shared
     keys = list(map(str, _near(surveys, buffer_m, together))) if by == "scene" else _values(root, scenes, column)
@@ -68,7 +74,7 @@ def split_by_scene(
                 field=column,
             )
     names, unit = np.unique(keys, return_inverse=True)
-    sizes = np.zeros((len(names), 2))
+    sizes = np.zeros((len(names), counts.shape[1]))
     np.add.at(sizes, unit, counts)
     if by == "region":
         folds = len(names)
@@ -86,8 +92,10 @@ def split_by_scene(
             {"fold": fold, "tests": [str(name) for name in names[assigned == fold]]} if by != "scene" else {"fold": fold}
         )
         for role in ROLES:
-            own = counts[roles == role].sum(axis=0)
-            entry[role] = {"scenes": int((roles == role).sum()), "labelled": int(own[0]), "landslide": int(own[1])}
+            labelled, pixels, _ = counts[roles == role].sum(axis=0).astype(int).tolist()
+            found = np.unique(landslide[roles[holder] == role])
+            entry[role] = {"scenes": int((roles == role).sum()), "labelled": labelled, "landslide": pixels}
+            entry[role] |= {"landslides": len(found), "largest": int(pixels_of[found].max(initial=0))}
         summary.append(entry)
     return summary
 
@@ -109,10 +117,14 @@ def _values(root: Path, scenes: Sequence[Scene], column: str) -> list[str]:
     return [rows[scene.name] for scene in scenes]
 
 
-def _sharing(surveys: Sequence[Survey]) -> Array:
-    """Pairs of scenes that hold parts of one landslide, int64 (N, 2)."""
+def _landslides(surveys: Sequence[Survey]) -> tuple[Array, Array]:
+    """Landslide and scene of each piece of one, int64 (pieces)."""
     landslide = whole_landslides(surveys, systems([one.reader for one in surveys]))
-    scene = np.repeat(np.arange(len(surveys)), [len(one.boxes) for one in surveys])
+    return landslide, np.repeat(np.arange(len(surveys)), [len(one.boxes) for one in surveys])
+
+
+def _sharing(landslide: Array, scene: Array) -> Array:
+    """Pairs of scenes that hold parts of one landslide, int64 (N, 2)."""
     held = np.unique(np.column_stack([landslide, scene]), axis=0)
     same = held[1:, 0] == held[:-1, 0]
     return np.column_stack([held[:-1, 1][same], held[1:, 1][same]])

@@ -15,6 +15,7 @@ window may still see its pixels as context: choose a buffer not shorter than the
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def split_scenes(
         rules: How labels are read; a band along boundaries is left to training.
 
     Returns:
-        One entry a fold: name, and per split the labelled and landslide pixels and the scenes.
+        One entry a fold: name, and per split the labelled and landslide pixels, the scenes, the landslides, and the pixels of the largest.
 
     Raises:
         UserError: Wrong settings, a file that cannot be used, too few units, or a landslide in scenes that the column sets apart.
@@ -150,8 +151,9 @@ class BlockPlan:
         self.piece_system = np.repeat(self.systems, np.diff(self.starts))
         self._count()
         self.blocks = sorted(self.block_pixels)
-        sizes = np.array([[self.block_pixels[block], self.block_landslides.get(block, 0)] for block in self.blocks], dtype=np.float64)
-        assigned = balanced_folds(sizes.reshape(-1, 2), folds, seed)
+        homes = Counter(self.landslide_block)
+        sizes = [[self.block_pixels[block], self.block_landslides.get(block, 0), homes[block]] for block in self.blocks]
+        assigned = balanced_folds(np.array(sizes, dtype=np.float64).reshape(-1, 3), folds, seed)
         self.fold_of = dict(zip(self.blocks, assigned.tolist(), strict=True))
         close = self._close_landslides()
         self.folds = [self._fold(roles_of_folds(assigned, folds, fold), close) for fold in range(folds)]
@@ -206,6 +208,9 @@ class BlockPlan:
         for entry, plan in zip(self.summary, self.folds, strict=True):
             entry["landslides"] = len(plan.landslides)
             entry["landslides_ignored"] = plan.landslides.count("")
+            for role in ROLES:
+                own = self.landslide_pixels[np.array(plan.landslides, dtype=np.str_) == role]
+                entry[role] |= {"landslides": len(own), "largest": int(own.max(initial=0))}
             entry["blocks"] = [{"row": row, "column": column, "split": role} for (_, row, column), role in sorted(plan.blocks.items())]
         for number in range(len(self.surveys)):
             self._write_scene(number, out, rows)

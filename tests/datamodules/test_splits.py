@@ -156,3 +156,28 @@ def test_refusals_leave_nothing(tmp_path):
         with pytest.raises(UserError):
             split_scenes(manifest, tmp_path / "out", **({"by": "blocks", "block_m": 50, "buffer_m": 0, "folds": 3, "seed": 0} | changed))
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("by", ["scene", "blocks"])
+def test_a_giant_landslide_is_not_all_that_a_split_has(tmp_path, capsys, by):
+    """Thirty scenes with a small landslide, ten with none, and one with as many landslide pixels as all of the others together."""
+    labels = []
+    for number in range(41):
+        label = np.zeros((40, 40), np.uint8)
+        if number < 30:
+            label[4:10, 4:10] = 1
+        elif number == 40:
+            label[1:31, 1:37] = 1
+        labels.append((label, 100 * number))
+    manifest = data(tmp_path, *labels)
+    options = ("--by", "scene", "--buffer-m", "0") if by == "scene" else ("--by", "blocks", "--block-m", "1000", "--buffer-m", "0")
+    assert cli.main(["split", str(manifest), *options, "--folds", "5", "--out", str(tmp_path / "out")]) == 0
+    folds = json.loads((tmp_path / "out" / "split.json").read_text())["folds"]
+    tested = [fold["test"] for fold in folds]
+    assert sum(test["landslides"] for test in tested) == 31
+    assert all(test["landslides"] >= 4 for test in tested), tested
+    (giant,) = (fold for fold in folds if fold["test"]["largest"] == 30 * 36)
+    assert giant["test"]["largest"] / giant["test"]["landslide"] > 0.5
+    assert all(test["largest"] == 36 for test in tested if test is not giant["test"])
+    told = [line for line in capsys.readouterr().out.splitlines() if "one landslide holds" in line]
+    assert len(told) == 2, "it is told where it is tested and where it validates"

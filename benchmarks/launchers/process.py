@@ -125,14 +125,16 @@ def attend(job: Job, share: Share, environment: Mapping[str, str], *, announce: 
         announce: As in `Process`.
     """
     command, process = [sys.executable, "-I", "-S", str(GUARD)], None
-    # The group is the guard's and exists before the job does, so that an interruption at any moment knows what to end.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as guard:  # noqa: S603 - our own command
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guard:  # noqa: S603 - our own command
+        assert guard.stdout is not None
+        # The group exists before the job does, so that an interruption at any moment knows what to end.
+        group = int(guard.stdout.readline())
         try:
-            process = Process(job, share, environment, announce=announce, group=guard.pid)
+            process = Process(job, share, environment, announce=announce, group=group)
             while (ended := process.poll()) is None:
                 time.sleep(POLL_SECONDS)
             return ended
         finally:
             end_all([process] if process else [])
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(guard.pid, signal.SIGKILL)
+                os.killpg(group, signal.SIGKILL)

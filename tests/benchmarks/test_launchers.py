@@ -1,5 +1,6 @@
 """What all launchers share: room, retries with their reasons, the end of what is under way; and the options that choose one."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -115,7 +116,9 @@ attend(Job("a", (sys.executable, "-c", child), Path(sys.argv[1])), Share(), os.e
 """
 
 
-def test_a_job_does_not_outlive_a_worker_that_is_killed(tmp_path):
+@pytest.mark.parametrize("with_its_children", [False, True])
+def test_a_job_does_not_outlive_a_worker_that_is_killed(tmp_path, with_its_children):
+    """Ray kills the children of a worker too, one by one, and not what they have started."""
     log = tmp_path / "log.txt"
     worker = subprocess.Popen([sys.executable, "-c", ATTENDED, str(log)], env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 60
@@ -123,13 +126,26 @@ def test_a_job_does_not_outlive_a_worker_that_is_killed(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     below = [psutil.Process(int(pid)) for pid in log.read_text().split()[-2:]]
+    for child in psutil.Process(worker.pid).children() if with_its_children else ():
+        child.kill()
     worker.kill()
     worker.wait()
     _, alive = psutil.wait_procs(below, timeout=10)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
+def guards():
+    """Living processes that lead the group of a job."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and any(part.endswith("guard.py") for part in process.cmdline()):
+                found.add(process)
+    return found
+
+
 def test_an_attended_job_tells_its_end_and_its_guard_goes_with_it(tmp_path):
+    before = guards()
     program = "import os; print(os.getcwd(), os.environ['OMP_NUM_THREADS'], {threads})"
     ended = attend(Job("a", (sys.executable, "-c", program), Path("log.txt"), folder=tmp_path), Share(threads=3), os.environ)
     assert (ended.returncode, ended.is_killed) == (0, False)
@@ -137,7 +153,8 @@ def test_an_attended_job_tells_its_end_and_its_guard_goes_with_it(tmp_path):
     sleeping = Job("a", (sys.executable, "-c", "import time; time.sleep(60)"), tmp_path / "late.txt")
     late = attend(sleeping, Share(timeout_seconds=0.5), os.environ)
     assert (late.timed_out, late.is_killed, late.returncode) == (True, False, -signal.SIGTERM)
-    assert not [child for child in psutil.Process().children() if "guard.py" in " ".join(child.cmdline())]
+    _, alive = psutil.wait_procs(guards() - before, timeout=10)
+    assert not alive
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -28,3 +29,10 @@ def run(specs, places, launcher=None, **kwargs):
 
 def attempts(places, spec):
     return len((places.run(spec.key) / "attempts").read_text())
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -17,7 +17,7 @@ from benchmarks import leases
 from benchmarks.leases import holder, take
 from benchmarks.record import load_records
 from benchmarks.runner import Places
-from tests.benchmarks.running import attempts, run, spec
+from tests.benchmarks.running import attempts, run, spec, wait_for
 
 ROOT = Path(__file__).parents[2]
 HAMMER = """
@@ -59,13 +59,6 @@ def work(tmp_path):
 
 def start_runner(runs, *items):
     return subprocess.Popen([sys.executable, "-c", RUNNER, str(runs), *items], stdout=subprocess.PIPE, text=True)
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_of_many_processes_one_holds_the_lease(work):

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.launchers import nursery as nurseries
 from benchmarks.launchers.nursery import Nursery
+from tests.benchmarks.running import wait_for
 
 PROBE = """
 import atexit, json, os, signal, sys
@@ -46,13 +46,6 @@ def nursery(place):
 def started(nursery, place, *arguments, log="log.txt", **options):
     command = [sys.executable, "-m", *arguments]
     return nursery.start(command, environment={**os.environ, "GIVEN": "x"}, folder=place, output=place / log, **options)
-
-
-def wait_for(true, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_alive(pid):

@@ -15,7 +15,7 @@ from benchmarks.leases import holder
 from benchmarks.record import load_records
 from benchmarks.runner import Places, state_of
 from datamodules.errors import UserError
-from tests.benchmarks.running import attempts, run, spec
+from tests.benchmarks.running import attempts, run, spec, wait_for
 
 ray = pytest.importorskip("ray")
 
@@ -60,13 +60,6 @@ def cluster():
 @pytest.fixture
 def launcher(cluster):
     return RayLauncher(address=cluster.address, retries=3)
-
-
-def wait_for(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def workers(pid):

@@ -40,7 +40,8 @@ def check_in_child(nursery: Nursery, specs: Sequence[RunSpec], portions: Sequenc
     )
     if code:
         lines = said.strip().splitlines() or [f"the check of the suite ended with {code}"]
-        raise UserError(lines[-1].removeprefix("error: "), exit_code=code)
+        told = [line for line in lines if line.startswith("error: ")]  # libraries may have a last word of their own
+        raise UserError((told or lines)[-1].removeprefix("error: "), exit_code=code)
 
 
 def plain(portion: Portion) -> dict[str, Any]:

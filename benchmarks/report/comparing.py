@@ -107,6 +107,9 @@ def verdict(found: Comparison) -> str:
         word = "better" if points > 0 else "worse"
         return f"{first} is {word} than {second} by {abs(points):.1f} points of {score} ({sure})."
     sentence = f"It is not shown that {first} and {second} differ: {signed(points, 1)} points of {score} ({sure})."
+    low, high = found.method_interval
+    if difference.folds is None and (low > 0 or high < 0):
+        sentence += " The interval leaves out 0, but with so few seeds p is stricter (Behrens and Fisher), and it decides."
     low, high = difference.blocks.interval(method="bca")
     if low > 0 or high < 0:
         interval = _points((low, high))

@@ -30,7 +30,9 @@ class Difference:
     blocks: Estimate
     """Of these trained runs: other places, the same seeds."""
     methods: Estimate | None
-    """Of the methods: other places and other seeds; None where a row has a single seed."""
+    """Of the methods: other places and other seeds; None where a row has a single seed. Its interval covers as often as it says."""
+    cautious: Estimate | None
+    """The same on the wide side, for the p value: a claim must not be made too often, also with two seeds and after Holm."""
     folds: FoldTest | None
     """Where there are folds: the corrected t test over them."""
     seeds_for_a_point: int | None
@@ -41,7 +43,7 @@ class Difference:
         """Of the methods being equal: over folds where there are any, else over blocks and seeds; NaN where neither can be had."""
         if self.folds is not None:
             return self.folds.p_value
-        return math.nan if self.methods is None else self.methods.p_value()
+        return math.nan if self.cautious is None else self.cautious.p_value()
 
 
 class Uncertainty:
@@ -102,11 +104,12 @@ class Uncertainty:
         # A reference trains nothing, so that no seed can move it.
         scores = [self.seed_scores(row, metric) for row in (name, baseline) if not self._rows[row].spec.is_reference]
         error = seed_error(*scores)
+        blocks = one - other
         return Difference(
             units=units,
-            blocks=one - other,
-            # A difference carries a claim, which must not be made too often; see `Estimate.with_seeds`.
-            methods=None if error is None else (one - other).with_seeds(error, rule="behrens-fisher"),
+            blocks=blocks,
+            methods=None if error is None else blocks.with_seeds(error),
+            cautious=None if error is None else blocks.with_seeds(error, rule="behrens-fisher"),
             folds=self._over_folds(self._rows[name], self._rows[baseline], metric),
             seeds_for_a_point=seeds_needed(pooled_std(scores)),
         )

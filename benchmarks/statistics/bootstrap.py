@@ -71,9 +71,9 @@ class Estimate:
 
         Args:
             error: From `seed_error`.
-            rule: How the two errors become one. `welch`: Student's t with the degrees of freedom of Welch and Satterthwaite, whose intervals
-                cover as often as they say. `behrens-fisher`: the sum of the draws and of an error of Student's t, whose intervals are on
-                the wide side, and whose p values keep their level with two seeds and at the tails that Holm asks for, where Welch's do not.
+            rule: How the two errors become one. `welch`, for intervals: Student's t with the degrees of freedom of Welch and Satterthwaite;
+                they cover as often as they say. `behrens-fisher`, for p values: the sum of the draws and of an error of Student's t, whose
+                tails are on the wide side and keep their level with two seeds and as far out as Holm asks for, where Welch's do not.
             seed: Of the order in which errors meet draws.
         """
         if error.standard_error == 0:

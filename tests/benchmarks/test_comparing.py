@@ -89,6 +89,22 @@ def test_says_where_nothing_is_shown(report):
     assert told.startswith("It is not shown that alike and plain differ: +")
 
 
+def test_where_interval_and_p_disagree_p_decides(report):
+    # Two seeds, and as much from the places as from the seeds: the interval covers as often as it says, p must not call luck a gain.
+    hits = np.zeros((2, UNITS, 3), np.int64)
+    hits[..., 0], hits[..., 2] = 600, 400
+    seeds, places = np.array([[-4], [4]]), np.where(np.arange(UNITS) % 2, 20, -20)
+    for row, gain in zip(report.rows[:2], (0, 20), strict=True):
+        change = gain + seeds + places * (gain > 0)
+        row.tested = dataclasses.replace(row.tested, seeds=[0, 1], counts=hits + np.stack([change, 0 * change, -change], -1))
+    found = compare(report, "<b>good", "plain", "recall")
+    assert found.method_interval[0] > 0
+    assert found.difference.p_value > 0.05
+    told = verdict(found)
+    assert told.startswith("It is not shown that <b>good and plain differ: +2.0 points of recall")
+    assert "p is stricter (Behrens and Fisher), and it decides" in told
+
+
 def test_a_single_seed_says_nothing_of_a_method(report):
     for row in report.rows:
         row.tested = dataclasses.replace(row.tested, seeds=[0], counts=row.tested.counts[:1])

@@ -92,6 +92,7 @@ def _parser() -> ArgumentParser:
             sub.add_argument("--cache-dir", type=str | None, default=None, help="as data.cache_dir of zoo fit: folder for aligned layers")
             sub.add_argument("--seeds", type=numbers, default=None, help="instead of the suite's own, as 0,1")
             add_logger_arguments(sub)
+            sub.add_argument("--rows", type=str, nargs="+", default=None, help='these rows only, by name or pattern: --rows ICSSN "no *"')
             sub.add_argument("--dry-run", action="store_true", help="print the runs and their commands, do nothing")
         commands.add_subcommand(name, sub, help=text)
     return parser
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
     records = load_records(places.records)  # first: a corrupt one should be told before any data are made
-    specs, root = keyed_plan(suite, places, seeds=options.seeds, only_folds=options.fold, make_data=True)
+    specs, root = keyed_plan(suite, places, **_chosen(options), make_data=True)
     assert root is not None
     waiting = [spec for spec in specs if state_of(spec, records, places) != "finished"]
     if not waiting:
@@ -138,6 +139,10 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
     return _report(suite, places)
 
 
+def _chosen(options: Any) -> dict[str, Any]:  # noqa: ANN401 - as below
+    return {"seeds": options.seeds, "only_folds": options.fold, "only_rows": options.rows}
+
+
 def _run_arguments(suite: Suite, options: Any, launcher: Launcher) -> list[str]:  # noqa: ANN401 - jsonargparse's namespace
     arguments = run_arguments(launcher.share, num_workers=options.num_workers, cache_dir=options.cache_dir, pictures=suite.data.pictures)
     return arguments + _logging(options).arguments()
@@ -149,7 +154,7 @@ def _logging(options: Any) -> LoggerOptions:  # noqa: ANN401 - as above
 
 def _dry_run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - jsonargparse's namespace
     records = load_records(places.records)
-    specs, root = keyed_plan(suite, places, seeds=options.seeds, only_folds=options.fold)
+    specs, root = keyed_plan(suite, places, **_chosen(options))
     with Nursery() as nursery:
         check_in_child(nursery, specs)
         launcher = launcher_of(options, places.work, nursery)

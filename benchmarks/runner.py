@@ -87,7 +87,13 @@ def state_of(spec: RunSpec, records: dict[str, RunRecord], places: Places) -> St
 
 
 def keyed_plan(
-    suite: Suite, places: Places, *, seeds: Sequence[int] | None = None, only_folds: Sequence[int] | None = None, make_data: bool = False
+    suite: Suite,
+    places: Places,
+    *,
+    seeds: Sequence[int] | None = None,
+    only_folds: Sequence[int] | None = None,
+    only_rows: Sequence[str] | None = None,
+    make_data: bool = False,
 ) -> tuple[list[RunSpec], Path | None]:
     """The specs of a suite with the fingerprint of its data, and the folder of the data.
 
@@ -96,11 +102,12 @@ def keyed_plan(
         places: Its folders.
         seeds: Instead of the suite's own.
         only_folds: Some of the suite's folds.
+        only_rows: Names or patterns of some of its rows.
         make_data: Make synthetic data that do not exist yet; otherwise keys stay without a fingerprint and the folder is None.
     """
     root = provide(suite, places.runs) if make_data else existing_root(suite, places.runs)
     contents = fingerprint(root, places.fingerprints) if root is not None else ""
-    return plan(suite, fingerprint=contents, seeds=seeds, only_folds=only_folds), root
+    return plan(suite, fingerprint=contents, seeds=seeds, only_folds=only_folds, only_rows=only_rows), root
 
 
 def portions_of(specs: Sequence[RunSpec], root: Path, places: Places) -> list[Portion]:

@@ -69,7 +69,7 @@ data: {synthesize: {scenes: 4, seed: 0, size: 256}}
 budget: {max_steps: 12, validate_every: 3}
 seeds: [0]
 references: [all_background]
-without: ["deeplab (image)", "deeplab (image + DEM, stacked)", "deeplab (image + DEM, two encoders)"]
+without: ["ICSSN (DEM)", "MRIFE (DEM)"]
 YAML
 "$python" -m benchmarks run "$place/trial.yaml" --runs "$place/runs" --launcher slurm --slurm gres=none time=30 --threads 1 --wandb off &
 runner=$!

@@ -7,6 +7,7 @@ devices, workers, paths or names of rows were used to make it.
 
 import copy
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import re
@@ -332,7 +333,12 @@ def _check_settings(place: str, settings: Mapping[str, Any]) -> None:
 
 
 def plan(
-    suite: Suite, *, fingerprint: str = "", seeds: Sequence[int] | None = None, only_folds: Sequence[int] | None = None
+    suite: Suite,
+    *,
+    fingerprint: str = "",
+    seeds: Sequence[int] | None = None,
+    only_folds: Sequence[int] | None = None,
+    only_rows: Sequence[str] | None = None,
 ) -> list[RunSpec]:
     """The runs of a suite: references first, then row by row, fold by fold, seed by seed.
 
@@ -341,6 +347,10 @@ def plan(
         fingerprint: Of its data; without it only the `identity` of a spec is meaningful, not its `key`.
         seeds: Instead of the suite's own.
         only_folds: Some of the suite's folds, instead of all.
+        only_rows: Names or shell patterns of some of its rows, references among them, instead of all.
+
+    Raises:
+        UserError: A row that does not exist, a fold likewise, or two rows that are the same run.
     """
     shared: dict[str, Any] = {"suite": suite.name, "data_name": suite.data.name, "data_fingerprint": fingerprint}
     shared |= {"published_set": suite.data.published_set, "protocol": PROTOCOL}
@@ -372,7 +382,21 @@ def plan(
                     message = f"rows {twin.name!r} and {spec.name!r} are the same run"
                     raise UserError(message, "remove one, or change what it varies", field="runs", exit_code=2)
                 specs.append(spec)
-    return specs
+    chosen = _chosen_rows(list(dict.fromkeys(spec.name for spec in specs)), only_rows)
+    return [spec for spec in specs if spec.name in chosen]
+
+
+def _chosen_rows(names: Sequence[str], only: Sequence[str] | None) -> set[str]:
+    if only is None:
+        return set(names)
+    chosen: set[str] = set()
+    for pattern in only:
+        # A name before a pattern: brackets belong to both.
+        found = {pattern} & set(names) or set(fnmatch.filter(names, pattern))
+        if not found:
+            raise UserError("the suite has no such row", near(pattern, names), field="--rows", value=pattern, exit_code=2)
+        chosen |= found
+    return chosen
 
 
 def _chosen_folds(suite: Suite, only: Sequence[int] | None) -> Sequence[int | None]:

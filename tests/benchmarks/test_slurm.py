@@ -1,6 +1,7 @@
 """SLURM by submitit: the sbatch script as text, jobs on this machine in its stead, a queue that is asked with care."""
 
 import os
+import re
 import signal
 import stat
 import sys
@@ -13,6 +14,7 @@ import pytest
 from benchmarks.launchers import Ended, Job, Share
 from benchmarks.leases import holder
 from benchmarks.runner import Places
+from benchmarks.suite import load_suite, plan
 from datamodules.errors import UserError
 from tests.benchmarks.running import attempts, run, spec
 
@@ -180,3 +182,13 @@ def test_of_the_tasks_of_a_job_the_first_one_speaks(tmp_path, monkeypatch):
     assert slurm.Attended(job, Share(devices=2))().returncode == 75
     assert (tmp_path / "log").read_text().startswith("--- attempt of ")
     assert registered == [(os._exit, 1)], "srun ends the others"
+
+
+def test_the_suite_of_the_real_trial_is_one(tmp_path):
+    # The trial needs daemons and root, and is run by hand: its suite must not rot between two trials.
+    script = (ROOT / "benchmarks" / "slurm_trial.sh").read_text()
+    (suite,) = re.findall(r"<<YAML\n(.*?)^YAML$", script, re.DOTALL | re.MULTILINE)
+    file = tmp_path / "trial.yaml"
+    file.write_text(suite)
+    methods = {spec.method for spec in plan(load_suite(str(file)), fingerprint="f")}
+    assert methods == {"all_background", "deeplab", "hpcl_net"}

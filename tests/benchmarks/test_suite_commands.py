@@ -88,3 +88,13 @@ def test_a_suite_on_splits_that_leak_is_not_run_unless_that_is_allowed(call, roo
     assert caught.value.exit_code == 1
     assert len(call("--allow-leaks")) == 4
     assert "LEAK, allowed by --allow-leaks" in capsys.readouterr().out
+
+
+def test_some_rows_are_run_by_name_or_pattern(call, tmp_path):
+    everything = {spec.key for spec in call()}
+    assert [spec.name for spec in call("--rows", "row, lr=0.2")] == ["row, lr=0.2"] * 2, "a name is a name, whatever it is made of"
+    some = call("--seeds", "0", "--rows", "*=0.1", "row, lr=0.2")
+    assert [spec.name for spec in some] == ["row, lr=0.1", "row, lr=0.2"], "in the order of the suite"
+    assert {spec.key for spec in some} < everything, "the same runs as those of the whole suite"
+    with pytest.raises(UserError, match=r"no such row.*did you mean row, lr=0.2"):
+        call("--rows", "row, lr=0.3")

@@ -266,7 +266,7 @@ def _stretch(dataset: DatasetReader) -> float:
         return 1.0
     try:
         longitude, latitude = _centre(dataset)
-        factors = pyproj.Proj(pyproj.CRS.from_wkt(wkt)).get_factors(longitude, latitude)
+        factors = pyproj.Proj(_system(wkt)).get_factors(longitude, latitude)
     except (ProjError, CRSError, RasterioError):
         return 1.0  # a private system that PROJ cannot invert: its unit is all there is to go by
     scales = [scale for scale in (factors.meridional_scale, factors.parallel_scale) if 0 < scale < math.inf]
@@ -275,12 +275,25 @@ def _stretch(dataset: DatasetReader) -> float:
 
 def _centre(dataset: DatasetReader) -> tuple[float, float]:
     """Longitude and latitude of the middle of a raster, degrees, on its own datum."""
-    crs = pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+    to_degrees = _to_degrees(dataset.crs.to_wkt())
     (x, y) = outline(dataset).mean(axis=0).tolist()
-    if crs.geodetic_crs is None:
+    if to_degrees is None:
         return x, y
-    longitude, latitude = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y)
+    longitude, latitude = to_degrees.transform(x, y)
     return float(longitude), float(latitude)
+
+
+# The scenes of a data set share a few systems, and PROJ takes a tenth of a second for each; its objects may be shared by threads.
+@lru_cache(maxsize=64)
+def _system(wkt: str) -> pyproj.CRS:
+    return pyproj.CRS.from_wkt(wkt)
+
+
+@lru_cache(maxsize=64)
+def _to_degrees(wkt: str) -> pyproj.Transformer | None:
+    """From a system to longitude and latitude on its own datum; None for a system that is not of a globe."""
+    geodetic = _system(wkt).geodetic_crs
+    return None if geodetic is None else pyproj.Transformer.from_crs(_system(wkt), geodetic, always_xy=True)
 
 
 def _metric_crs(dataset: DatasetReader, path: Path, regrid: str) -> CRS:
@@ -289,7 +302,7 @@ def _metric_crs(dataset: DatasetReader, path: Path, regrid: str) -> CRS:
         return CRS.from_user_input(regrid)
     if dataset.crs.is_projected and _stretch(dataset) <= _MOST_STRETCH:
         return dataset.crs
-    geodetic = pyproj.CRS.from_wkt(dataset.crs.to_wkt()).geodetic_crs
+    geodetic = _system(dataset.crs.to_wkt()).geodetic_crs
     try:
         longitude, latitude = _centre(dataset)
     except ProjError:

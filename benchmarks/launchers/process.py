@@ -129,6 +129,7 @@ def attend(job: Job, share: Share, environment: Mapping[str, str], *, announce: 
         assert guard.stdout is not None
         # The group exists before the job does, so that an interruption at any moment knows what to end.
         group = int(guard.stdout.readline())
+        guard.wait()  # the leader that it has forked stays; itself would be a zombie for as long as the job works
         try:
             process = Process(job, share, environment, announce=announce, group=group)
             while (ended := process.poll()) is None:

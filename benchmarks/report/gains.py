@@ -65,12 +65,13 @@ def gain(row: Row, baseline: Row, name: str) -> Estimate:
 
 
 def gains_table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the gains over the own baselines; no lines where the suite names none."""
+    """Header and lines of the gains over the own baselines, of rows that have a seed with theirs; no lines where the suite names none."""
     rows, baselines = {row.spec.name: row for row in report.rows}, report.suite.baselines()
     lines = []
     for name, baseline in baselines.items():
         gains = [gain(rows[name], rows[baseline], score) for score in SCORES.values()]
-        lines.append([name, baseline, str(min(one.seeds for one in gains)), *(_signed(one) for one in gains)])
+        if max(one.seeds for one in gains):
+            lines.append([name, baseline, str(min(one.seeds for one in gains)), *(_signed(one) for one in gains)])
     return ["name", "own baseline", "seeds", *SCORES], lines
 
 

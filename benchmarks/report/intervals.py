@@ -23,8 +23,8 @@ GAINS_EXPLANATION: Final = """\
 A gain is the IoU minus that of the baseline on the same draws. p is two-sided, for equal methods, from the draws of blocks and seeds by the
 rule of Behrens and Fisher, which is stricter than the interval so that it keeps its level with few seeds: an interval may leave out 0
 where p is above 0.05, and then the gain is not shown. Where there are folds, p is that of the corrected t test of Nadeau and Bengio. It is
-then corrected by Holm for all rows of this table; from a single seed nothing follows for a method. The last column is the number of seeds of each row with which a t test finds a true difference of one
-point of IoU (power 0.8, alpha 0.05).
+then corrected by Holm for all rows of this table; from a single seed nothing follows for a method. The last column is the number of seeds
+of each row with which a t test finds a true difference of one point of IoU (power 0.8, alpha 0.05).
 """
 
 

@@ -75,5 +75,5 @@ def objects_markdown(report: Report) -> str:
 
 def _names(report: Report) -> tuple[list[Row], list[str]]:
     """The rows, and their scores in the order of the records, which is ascending in distances and rules."""
-    rows = [*report.rows, *report.references]
+    rows = report.measured
     return rows, list(dict.fromkeys(name for row in rows for record in row.finished for name in record.metrics["test"]))

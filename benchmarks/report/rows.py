@@ -92,6 +92,11 @@ class Report:
         return [record for row in [*self.references, *self.rows] for record in row.finished]
 
     @property
+    def measured(self) -> list[Row]:
+        """Rows of which a run is finished, references last: what the tables behind the first one have lines for."""
+        return [row for row in [*self.rows, *self.references] if row.finished]
+
+    @property
     def failed(self) -> list[tuple[Row, RunRecord]]:
         """Failed records with their row."""
         return [(row, record) for row in [*self.references, *self.rows] for record in row.failed]

@@ -119,7 +119,7 @@ def references_table(report: Report) -> tuple[list[str], list[list[str]]]:
 def calibration_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and lines of calibration and tile classification, references last."""
     lines = []
-    for row in [*report.rows, *report.references]:
+    for row in report.measured:
         cells = [
             number(row.score(name).mean) if name == "tile_share_prevalence" else with_spread(row.score(name))
             for name in CALIBRATION.values()

@@ -96,6 +96,14 @@ def test_golden(suite, records, folder):
     assert report_markdown(collect(suite, records, folder)) == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_what_was_not_run_stands_in_the_first_table_alone(suite, records, folder):
+    left = {key: record for key, record in records.items() if record.spec["name"] != "both | <script>"}
+    report = collect(suite, left, folder)
+    assert "both | <script>" in {line[0] for line in results_table(report)[1]}, "a reader must see that it is missing"
+    assert {line[0] for line in calibration_table(report)[1]} == {"image", "all_background", "slope_threshold"}
+    assert report_markdown(report).count("both \\| <script>") == 1 + 3, "and its three seeds in the list of runs"
+
+
 def test_the_order_and_place_of_records_do_not_matter(suite, records, tmp_path):
     shuffled = list(records.items())
     random.Random(3).shuffle(shuffled)

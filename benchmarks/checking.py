@@ -19,7 +19,8 @@ from benchmarks.auditing import prepare
 from benchmarks.composing import near
 from benchmarks.dataset import Portion
 from benchmarks.launchers.nursery import Nursery
-from benchmarks.suite import RESERVED_SETTINGS, RunSpec
+from benchmarks.spec import RunSpec
+from benchmarks.suite import RESERVED_SETTINGS
 from datamodules.errors import UserError, exit_with
 
 

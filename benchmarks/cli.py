@@ -25,8 +25,9 @@ from benchmarks.report.intervals import gains_table
 from benchmarks.report.tables import failed_table, references_table, results_table, to_terminal
 from benchmarks.report.uncertainty import uncertainty
 from benchmarks.runner import Places, command, keyed_plan, portions_of, run_suite, state_of
+from benchmarks.spec import PublishedSet
 from benchmarks.status import status_of, status_table
-from benchmarks.suite import PublishedSet, Suite, load_suite, with_data
+from benchmarks.suite import Suite, load_suite, with_data
 from datamodules.errors import UserError, exit_with
 
 PIPED_WIDTH: Final = 200
@@ -139,7 +140,7 @@ def _run(suite: Suite, places: Places, options: Any) -> int:  # noqa: ANN401 - j
     return _report(suite, places)
 
 
-def _chosen(options: Any) -> dict[str, Any]:  # noqa: ANN401 - as below
+def _chosen(options: Any) -> dict[str, Any]:  # noqa: ANN401 - jsonargparse's namespace
     return {"seeds": options.seeds, "only_folds": options.fold, "only_rows": options.rows}
 
 

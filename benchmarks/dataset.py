@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.atomic import write_json
-from benchmarks.suite import RunSpec, Suite
+from benchmarks.spec import RunSpec
+from benchmarks.suite import Suite
 from datamodules.errors import UserError
 from datamodules.scene import MANIFEST
 

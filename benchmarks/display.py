@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.record import RunRecord
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 
 
 class Folders(Protocol):

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from benchmarks.atomic import write_bytes, write_json
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from datamodules.errors import UserError
 
 SCHEMA_VERSION: Final = 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.dataset import manifest_sha256
 from benchmarks.record import Histograms, RunRecord
 from benchmarks.scenes import evaluate_scenes
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from benchmarks.tiles import Tile
 from datamodules.batch import Batch
 from datamodules.errors import UserError

@@ -38,7 +38,7 @@ from benchmarks.loggers import LoggerOptions, add_logger_arguments
 from benchmarks.loggers.running import Guarded, close, log_final, make_loggers, states
 from benchmarks.record import Histograms, RunRecord, load_record, save_record
 from benchmarks.scenes import evaluate_scenes
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from benchmarks.tiles import Tile, save_tiles
 from datamodules.errors import UserError, exit_with
 from datamodules.landslide import LandslideDataModule

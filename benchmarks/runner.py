@@ -27,7 +27,8 @@ from benchmarks.failures import environment_of, explain
 from benchmarks.launchers import Again, Ended, Job, Launcher, Started
 from benchmarks.leases import ELSEWHERE, holder
 from benchmarks.record import RunRecord, load_record, load_records, save_record
-from benchmarks.suite import RunSpec, Suite, plan
+from benchmarks.spec import RunSpec
+from benchmarks.suite import Suite, plan
 from datamodules.scene import MANIFEST
 
 State = Literal["finished", "failed", "interrupted", "waiting"]

@@ -15,7 +15,7 @@ from benchmarks.environment import changed_since, versions
 from benchmarks.leases import holder
 from benchmarks.record import RunRecord
 from benchmarks.runner import Places, state_of
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 
 _SETTINGS: Final = ("method", "hyperparameters", "data_settings", "budget", "split")
 

@@ -1,17 +1,12 @@
 """Suites (YAML) and the runs that they stand for.
 
-A suite states data, budget, seeds and rows; `plan` turns it into `RunSpec`s, one a row and seed. A spec is what determines a
-score, and nothing else: `RunSpec.key` hashes an explicit allow-list of its fields, so that a result is found again whatever
-devices, workers, paths or names of rows were used to make it.
+A suite states data, budget, seeds and rows; `plan` turns it into `RunSpec`s, one a row, fold and seed.
 """
 
 import copy
 import dataclasses
 import fnmatch
-import hashlib
-import json
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -19,15 +14,8 @@ from typing import Any, Final, Literal
 from benchmarks.blocks import Blocks
 from benchmarks.composing import compose, deep_merge, find_suite, near, refuse_unknown
 from benchmarks.grids import expand
+from benchmarks.spec import PROTOCOL, PublishedSet, Reference, RunSpec
 from datamodules.errors import UserError
-
-PROTOCOL: Final = 1
-"""Version of what `benchmarks.run` does with a spec; raised when the same spec would score differently, and part of each key."""
-
-REFERENCES: Final = ("all_background", "slope_threshold")
-Reference = Literal["all_background", "slope_threshold"]
-PublishedSet = Literal["icssn_mrife", "hpcl"]
-"""Test sets that the papers' numbers are of; see published.yaml."""
 
 
 @dataclass(frozen=True)
@@ -150,78 +138,6 @@ class Suite:
         """Name of a run -> name of the run that its gains are measured against; runs without one are absent."""
         stated = {run.name: run.baseline or self.common.baseline for run in self.runs}
         return {name: baseline for name, baseline in stated.items() if baseline is not None and baseline != name}
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """All that determines the score of one run, plus the names (`suite`, `name`, `data_name`) by which people know it."""
-
-    suite: str
-    name: str
-    method: str
-    hyperparameters: dict[str, Any]
-    data_name: str
-    data_settings: dict[str, Any]
-    budget: dict[str, Any] | None
-    """Fields of `Budget`; None for a reference row, which trains nothing."""
-    seed: int | None
-    """None for a reference row."""
-    data_fingerprint: str = ""
-    """Hash of the contents of the data set (`dataset.fingerprint`), before folds are made of it; empty as long as the data were not
-    looked at."""
-    fold: int | None = None
-    """From 0; None where the splits are those of the data."""
-    split: dict[str, Any] | None = None
-    """`Split.settings`, which decide the fold."""
-    published_set: PublishedSet | None = None
-    """Test set of the papers that the data were declared to be; a mere name."""
-    protocol: int = 1
-    """`PROTOCOL` at the time; 1 in records that do not say."""
-
-    # The allow-list. A field that is missing here can never make a finished result look stale; one that is wrongly missing
-    # would reuse results that it changes. The tests hold both directions.
-    KEYED: typing.ClassVar[tuple[str, ...]] = (
-        *("protocol", "method", "hyperparameters", "data_settings", "data_fingerprint", "budget", "seed"),
-        *("fold", "split"),
-    )
-
-    @property
-    def key(self) -> str:
-        """Twelve hex digits that name the run and its record."""
-        return self._hash(self.KEYED)
-
-    @property
-    def identity(self) -> str:
-        """The key without data contents, fold and seed: equal for the records that belong into one row of a report."""
-        return self._hash(tuple(name for name in self.KEYED if name not in {"data_fingerprint", "fold", "seed"}))
-
-    @property
-    def title(self) -> str:
-        """Row, fold and seed, for people."""
-        fold = "" if self.fold is None else f", fold {self.fold}"
-        return self.name + fold + ("" if self.seed is None else f", seed {self.seed}")
-
-    @property
-    def is_reference(self) -> bool:
-        """True for rows that train nothing."""
-        return self.method in REFERENCES
-
-    def _hash(self, names: Sequence[str]) -> str:
-        content = {name: getattr(self, name) for name in names}
-        for name in ("fold", "split"):
-            if content.get(name) is None:
-                content.pop(name, None)  # keys of runs without folds are older than folds
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """The inverse of `to_dict`."""
-        return cls(**values)
 
 
 def load_suite(name: str) -> Suite:

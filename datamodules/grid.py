@@ -127,13 +127,23 @@ def transform_points(source: CRS, target: CRS, x: npt.ArrayLike, y: npt.ArrayLik
     """
     if same_crs(source, target):
         return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    east, north = _transformer(source.to_wkt(), target.to_wkt()).transform(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    east, north = transformer(source.to_wkt(), target.to_wkt()).transform(np.asarray(x, np.float64), np.asarray(y, np.float64))
     return np.asarray(east), np.asarray(north)
 
 
+# The scenes of a data set share a few systems. One that PROJ knows by name takes it 2 ms a scene, one of another planet 220; what it
+# makes of them may be shared by threads.
 @lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> pyproj.Transformer:
-    """Between two systems, x before y in both; finding the way takes milliseconds."""
+def transformer(source: str, target: str) -> pyproj.Transformer:
+    """Between two systems, x before y in both.
+
+    Args:
+        source: Anything that pyproj takes for a system, as WKT.
+        target: Likewise.
+
+    Raises:
+        ProjError: There is no such system, or no way from one to the other.
+    """
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
@@ -275,25 +285,24 @@ def _stretch(dataset: DatasetReader) -> float:
 
 def _centre(dataset: DatasetReader) -> tuple[float, float]:
     """Longitude and latitude of the middle of a raster, degrees, on its own datum."""
-    to_degrees = _to_degrees(dataset.crs.to_wkt())
+    wkt = dataset.crs.to_wkt()
+    geodetic = _geodetic(wkt)
     (x, y) = outline(dataset).mean(axis=0).tolist()
-    if to_degrees is None:
+    if geodetic is None:
         return x, y
-    longitude, latitude = to_degrees.transform(x, y)
+    longitude, latitude = transformer(wkt, geodetic.to_wkt()).transform(x, y)
     return float(longitude), float(latitude)
 
 
-# The scenes of a data set share a few systems, and PROJ takes a tenth of a second for each; its objects may be shared by threads.
 @lru_cache(maxsize=64)
 def _system(wkt: str) -> pyproj.CRS:
     return pyproj.CRS.from_wkt(wkt)
 
 
 @lru_cache(maxsize=64)
-def _to_degrees(wkt: str) -> pyproj.Transformer | None:
-    """From a system to longitude and latitude on its own datum; None for a system that is not of a globe."""
-    geodetic = _system(wkt).geodetic_crs
-    return None if geodetic is None else pyproj.Transformer.from_crs(_system(wkt), geodetic, always_xy=True)
+def _geodetic(wkt: str) -> pyproj.CRS | None:
+    """Longitude and latitude on the datum of a system; None for one that is not of a globe."""
+    return _system(wkt).geodetic_crs
 
 
 def _metric_crs(dataset: DatasetReader, path: Path, regrid: str) -> CRS:
@@ -302,7 +311,7 @@ def _metric_crs(dataset: DatasetReader, path: Path, regrid: str) -> CRS:
         return CRS.from_user_input(regrid)
     if dataset.crs.is_projected and _stretch(dataset) <= _MOST_STRETCH:
         return dataset.crs
-    geodetic = _system(dataset.crs.to_wkt()).geodetic_crs
+    geodetic = _geodetic(dataset.crs.to_wkt())
     try:
         longitude, latitude = _centre(dataset)
     except ProjError:

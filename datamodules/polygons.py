@@ -13,14 +13,13 @@ import numpy.typing as npt
 import pyogrio
 import pyogrio.errors
 import pyogrio.raw
-import pyproj
 import rasterio.features
 import shapely
 from pyproj.exceptions import ProjError
 
 from datamodules.classes import BACKGROUND, IGNORE, LANDSLIDE
 from datamodules.errors import UserError
-from datamodules.grid import Grid
+from datamodules.grid import Grid, transformer
 from datamodules.label_rules import DEFAULT_RULES, MAX_GRADES, NO_COLUMNS, LabelColumns, LabelRules
 
 Array = npt.NDArray[Any]
@@ -77,9 +76,8 @@ class LabelPolygons:
             raise UserError("holds more than 200 certainties", "name another attribute", file=path, field="certainty_field")
         self.grade_of = np.array([LANDSLIDE + self.grades.index(name) for name in certainties.tolist()], dtype=np.uint8)
         try:
-            source, target = pyproj.CRS.from_user_input(crs), pyproj.CRS.from_wkt(grid.crs.to_wkt())
-            transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
-            self._shapes = shapely.transform(shapes, lambda points: np.column_stack(transformer.transform(points[:, 0], points[:, 1])))
+            to_image = transformer(crs, grid.crs.to_wkt())
+            self._shapes = shapely.transform(shapes, lambda points: np.column_stack(to_image.transform(points[:, 0], points[:, 1])))
         except ProjError as error:
             raise UserError("cannot be brought into the image's coordinate system", "check both", file=path, field="label crs") from error
         if not np.isfinite(shapely.get_coordinates(self._shapes)).all():

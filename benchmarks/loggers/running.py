@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from benchmarks.loggers import LoggerOptions, attempt
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from datamodules.errors import UserError
 
 PROJECT: Final = "landslide-zoo"

@@ -17,7 +17,7 @@ from benchmarks.leases import holder
 from benchmarks.loggers import require_server
 from benchmarks.record import RunRecord
 from benchmarks.runner import Places
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from datamodules.errors import UserError
 
 PROGRAM: Final = (sys.executable, "-m", "wandb")

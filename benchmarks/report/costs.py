@@ -25,9 +25,9 @@ _DIGITS: Final = {"tile_gflop": 3, "samples_per_second": 2, "train_watt_hours": 
 
 def costs_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Header and lines; no lines where no record knows the cost of prediction."""
-    lines = []
-    if any("tile_gflop" in record.cost for row in report.rows for record in row.finished):
-        for row in (row for row in report.rows if row.finished):
+    lines, rows = [], [row for row in report.rows if row.finished]
+    if any("tile_gflop" in record.cost for row in rows for record in row.finished):
+        for row in rows:
             means = {cost: row.cost(cost).mean for cost in _COLUMNS.values()}
             cells = (number(mean, _DIGITS[cost]) if cost in _DIGITS else quantity(mean) for cost, mean in means.items())
             lines.append([row.spec.name, *cells])

@@ -10,8 +10,9 @@ import numpy as np
 
 from benchmarks.blocks import Blocks
 from benchmarks.record import RunRecord, load_histograms
+from benchmarks.spec import RunSpec
 from benchmarks.statistics import Spread, UnitCounts, spread, unit_counts
-from benchmarks.suite import RunSpec, Suite, plan
+from benchmarks.suite import Suite, plan
 
 Derived = Mapping[str, Mapping[str, float]]
 """Key of a record -> score of the test split -> value."""

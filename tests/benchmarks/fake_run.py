@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.leases import ELSEWHERE, take
 from benchmarks.record import RunRecord, load_record, save_record
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 
 SCORES = dict.fromkeys(("prevalence", "precision", "recall", "f1", "iou_landslide", "miou", "ap", "threshold"), 0.5)
 

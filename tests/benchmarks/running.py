@@ -10,7 +10,7 @@ from rich.console import Console
 from benchmarks.display import Display
 from benchmarks.launchers.local import LocalLauncher
 from benchmarks.runner import run_suite
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_run.py")))
 

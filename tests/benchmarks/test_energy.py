@@ -12,7 +12,7 @@ from benchmarks.energy import energy_meter
 from benchmarks.record import RunRecord
 from benchmarks.report.costs import costs_markdown
 from benchmarks.report.rows import Row
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from benchmarks.record import RunRecord, load_records
 from benchmarks.report import collect, report_markdown
 from benchmarks.report.tables import SCORES
 from benchmarks.runner import Places, command, portions_of
-from benchmarks.suite import Budget, Common, Data, Run, RunSpec, Split, Suite, plan
+from benchmarks.spec import RunSpec
+from benchmarks.suite import Budget, Common, Data, Run, Split, Suite, plan
 from datamodules.audit import audit
 from datamodules.errors import UserError
 from datamodules.scene import Scene, read_scenes, write_manifest

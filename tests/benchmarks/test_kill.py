@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.dataset import fingerprint
 from benchmarks.record import load_record
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 
 STEPS, VALIDATE_EVERY = 24, 3
 NETWORK = {"encoder": "tu-test_efficientnet", "decoder_channels": 16, "terrain": ["elevation", "slope"]}

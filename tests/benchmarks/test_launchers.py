@@ -126,6 +126,7 @@ def test_a_job_does_not_outlive_a_worker_that_is_killed(tmp_path, with_its_child
         assert time.monotonic() < deadline
         time.sleep(0.02)
     below = [psutil.Process(int(pid)) for pid in log.read_text().split()[-2:]]
+    assert all(child.status() != psutil.STATUS_ZOMBIE for child in psutil.Process(worker.pid).children()), "while the job works"
     for child in psutil.Process(worker.pid).children() if with_its_children else ():
         child.kill()
     worker.kill()

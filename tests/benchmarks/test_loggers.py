@@ -21,7 +21,7 @@ from benchmarks.loggers.running import Guarded, close, log_final, make_loggers, 
 from benchmarks.loggers.syncing import sync_suite, sync_table
 from benchmarks.record import RunRecord
 from benchmarks.runner import Places
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from datamodules.errors import UserError
 
 BLOCK = 32768

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.atomic import write_bytes, write_json
 from benchmarks.record import RunRecord, histograms_to_bytes, load_histograms, load_record, load_records, save_record
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from datamodules.errors import UserError
 
 SPEC = RunSpec("s", "row", "deeplab", {}, "d", {}, {"max_steps": 1}, 0, "f")

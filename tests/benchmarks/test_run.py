@@ -17,7 +17,7 @@ import torch
 from benchmarks import run as run_module
 from benchmarks.dataset import fingerprint
 from benchmarks.record import load_histograms, load_record
-from benchmarks.suite import RunSpec
+from benchmarks.spec import RunSpec
 from benchmarks.tiles import load_tiles
 from datamodules.errors import UserError
 from zoo import create_method

@@ -265,6 +265,15 @@ def test_the_runner_asks_a_child_and_passes_its_answer_on():
     assert caught.value.exit_code == 2
 
 
+def test_the_error_of_a_check_is_told_and_not_what_a_library_says_after_it():
+    class Said(Nursery):
+        def ask(self, module, text=""):
+            return 2, "a word before\nerror: row deeplab: it is wrong\nlibrary: goodbye\n"
+
+    with pytest.raises(UserError, match=r"^row deeplab: it is wrong$"):
+        check_in_child(Said(), [spec("deeplab")])
+
+
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_suites_fit_the_signatures(path):
     check_specs(plan(load_suite(path.stem)))

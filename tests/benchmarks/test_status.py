@@ -12,8 +12,8 @@ import pytest
 from benchmarks import environment, status
 from benchmarks.record import RunRecord
 from benchmarks.runner import Places
+from benchmarks.spec import RunSpec
 from benchmarks.status import status_of, status_table
-from benchmarks.suite import RunSpec
 
 SPEC = RunSpec("s", "row", "deeplab", {"network": {"inputs": "image"}}, "d", {"tile_size": 64}, {"max_steps": 4}, 0, "new")
 

@@ -9,7 +9,8 @@ import yaml
 
 from benchmarks.composing import SUITES, deep_merge, find_suite
 from benchmarks.dataset import data_root
-from benchmarks.suite import REFERENCES, RESERVED_SETTINGS, RunSpec, load_suite, plan
+from benchmarks.spec import REFERENCES, RunSpec
+from benchmarks.suite import RESERVED_SETTINGS, load_suite, plan
 from datamodules.errors import UserError
 
 CONTENT = {

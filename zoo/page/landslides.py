@@ -9,14 +9,13 @@ import numpy.typing as npt
 import pyogrio
 import pyogrio.errors
 import pyogrio.raw
-import pyproj
 import rasterio
 import shapely
 from pyproj.exceptions import ProjError
 from rasterio.errors import CRSError
 
 from datamodules.errors import UserError
-from datamodules.grid import Grid, same_crs
+from datamodules.grid import Grid, same_crs, transformer
 from zoo.page.frame import Frame
 
 Array = npt.NDArray[Any]
@@ -119,8 +118,8 @@ def _on_grid(shapes: Array, crs: str | None, grid: Grid, path: Path) -> Array:
     try:
         if same_crs(rasterio.crs.CRS.from_user_input(crs), grid.crs):
             return shapes
-        transformer = pyproj.Transformer.from_crs(pyproj.CRS.from_user_input(crs), pyproj.CRS.from_wkt(grid.crs.to_wkt()), always_xy=True)
-        return np.asarray(shapely.transform(shapes, lambda at: np.column_stack(transformer.transform(at[:, 0], at[:, 1], errcheck=True))))
+        to_map = transformer(crs, grid.crs.to_wkt())
+        return np.asarray(shapely.transform(shapes, lambda at: np.column_stack(to_map.transform(at[:, 0], at[:, 1], errcheck=True))))
     except (ProjError, CRSError) as error:
         raise UserError("cannot be brought into the map's coordinate system", "check both", file=path, field="inventory crs") from error
 
